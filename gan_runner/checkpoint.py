@@ -1,0 +1,113 @@
+"""Checkpoints: named tensors in safetensors files that cannot execute anything, written whole or not at all.
+
+A file is called `step_<step>-<hash>.safetensors`, where the hash is the beginning of the SHA-256 of its content (the
+convention of torch.hub), so that one rename publishes a checkpoint together with the means to verify it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from gan_runner.errors import UserError
+
+_NAME = re.compile(r"step_(\d{8,})-([0-9a-f]{16})\.safetensors")
+
+State = dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is either the old one or the whole new one, whenever the machine stops."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def save(directory: Path, step: int, state: State, keep: int) -> Path:
+    """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints."""
+    directory.mkdir(exist_ok=True)
+    content = dump(state)
+    path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    write_atomically(path, content)
+    for old in checkpoints(directory)[:-keep]:
+        old.unlink()
+    return path
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints in `directory`, oldest first."""
+    return sorted(path for path in directory.glob("step_*.safetensors") if _NAME.fullmatch(path.name))
+
+
+def step_of(path: Path) -> int:
+    """The step after which the checkpoint was written."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
+    """Step and state of the newest intact checkpoint (0 and {} where there never was one), and the damaged ones."""
+    damaged = []
+    for path in reversed(checkpoints(directory)):
+        content = path.read_bytes()
+        match = _NAME.fullmatch(path.name)
+        if match and hashlib.sha256(content).hexdigest().startswith(match.group(2)):
+            return step_of(path), parse(content, path), damaged
+        damaged.append(path)
+    if damaged:
+        raise UserError(f"{directory}: every checkpoint in it is damaged ({', '.join(p.name for p in damaged)})")
+    return 0, {}, damaged
+
+
+def dump(state: State) -> bytes:
+    """Tensors as safetensors, plain values as JSON in the header."""
+    leaves = dict(_flatten(state))
+    # Tied weights share memory, which the format refuses, and it wants everything contiguous: hence the copies.
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in leaves.items() if isinstance(v, Tensor)}
+    values = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Tensor)}
+    return safetensors.torch.save(tensors, metadata={"values": json.dumps(values)})
+
+
+def parse(content: bytes, path: Path) -> State:
+    """The reverse of `dump`; `path` is for the message."""
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        values = json.loads(header.get("__metadata__", {}).get("values", "{}"))
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: is no safetensors file of this program: {error}") from error
+    state: State = {}
+    for name, leaf in {**tensors, **values}.items():
+        node = state
+        *parents, last = name.split("/")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return state
+
+
+def _flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, child in node.items():
+        if isinstance(child, Mapping):
+            yield from _flatten(child, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", child

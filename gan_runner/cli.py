@@ -1,0 +1,198 @@
+"""The command line: what Hydra's own entry point does, with a user's mistakes told in one line and exit status 2.
+
+Hydra makes a job's directory before the job can refuse its configuration, and ends in a traceback for some mistakes
+in it; so a plain run is composed here, and everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra.
+Nothing here imports torch: `--help` answers in a fraction of a second.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_runner.console import say
+from gan_runner.errors import UserError, did_you_mean
+
+COMPLETED, FAILED, REFUSED, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 75
+
+# In a checkout conf/ stands beside the package, in an installed wheel inside it.
+CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    plain: dict[str, Any]  # the configuration, resolved
+    overrides: list[Override]  # what the user typed of it
+    directory: Path  # where Hydra would run it
+    named: bool  # whether the user chose that directory, so that the same command means the same run
+
+    @property
+    def typed(self) -> dict[str, Any]:
+        """The overrides by key or group."""
+        return {override.key_or_group: override.value() for override in self.overrides}
+
+
+Command = Callable[[Request], int]  # returns an exit status
+
+
+def run(command: Command, config_name: str) -> None:
+    """Runs `command` on what the command line composes, and exits with its status."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own classes are found here, however we were started
+    OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)
+    arguments = get_args_parser().parse_args()
+    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
+    if any(getattr(arguments, option, None) for option in hydra_does):
+        sys.exit(_leave_to_hydra(command, config_name))
+    try:
+        config_name = arguments.config_name or config_name
+        overrides = parse(arguments.overrides)
+        # What is typed beside `resume` belongs to that run's configuration, whose keys the defaults may not have.
+        resumes = any(o.key_or_group == "resume" and o.value() is not None for o in overrides)
+        composed = [o for o in overrides if not (resumes and "." in o.key_or_group) or o.key_or_group[:6] == "hydra."]
+        config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            sys.exit(_leave_to_hydra(command, config_name))
+        named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
+        status = command(Request(plain(config), overrides, Path(config.hydra.run.dir), named))
+    except UserError as error:
+        say(f"error: {error}")
+        status = REFUSED
+    sys.exit(status)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """The overrides in Hydra's grammar; raises `UserError`."""
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            raise UserError(
+                f"{override}: is not in Hydra's grammar, where a value with = ( [ {{ or a leading ~ needs quotes of its "
+                f"own: {override.partition('=')[0]}='\"…\"'"
+            ) from error
+    return parsed
+
+
+def _leave_to_hydra(command: Command, config_name: str) -> int:
+    """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
+    statuses = []
+
+    def job(config: DictConfig) -> None:
+        runtime = HydraConfig.get()
+        directory = Path(runtime.runtime.output_dir)
+        try:
+            status = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
+        except UserError as error:
+            say(f"error: {error}")
+            status = REFUSED
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()  # Hydra made it before the job could refuse
+        statuses.append(status)
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt  # the signal was meant for the sweep
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:
+        return REFUSED if stop.code and not statuses else int(stop.code or 0)
+    return FAILED if any(statuses) else COMPLETED
+
+
+def directory_name(overrides: str) -> str:
+    """The overrides of a job of a sweep as a directory name in [A-Za-z0-9_.-]."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", overrides).strip("-") or "job"
+
+
+def compose(overrides: Sequence[str], config_name: str, config_dir: str | None = None) -> DictConfig:
+    """The configuration that the overrides describe, with Hydra's own node; raises `UserError`."""
+    loader = _loader(config_dir)
+    try:
+        config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
+        OmegaConf.resolve(config.hydra.run)
+        return config
+    except MissingConfigException as error:
+        raise UserError(_missing_choice(error, loader)) from error
+    except ConfigCompositionException as error:
+        raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+        raise UserError(one_line(error)) from error
+
+
+def _loader(config_dir: str | None) -> Hydra:
+    search_path = create_config_search_path(str(CONF))
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such folder")
+        assert isinstance(search_path, ConfigSearchPathImpl)
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}")
+    GlobalHydra.instance().clear()
+    setup_globals()
+    return Hydra.create_main_hydra2("gan_runner", search_path)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration without Hydra's node, resolved, as plain Python values; raises `UserError`."""
+    try:
+        whole = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        resolved = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _missing_choice(error: MissingConfigException, loader: Hydra) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return one_line(error)
+    if error.options is None:
+        groups = loader.list_all_config_groups() if hasattr(loader, "list_all_config_groups") else []
+        return f"{group}: no such group; {did_you_mean(group, groups)}"
+    return f"{group}={choice}: no such {group}; {did_you_mean(choice, error.options)}"
+
+
+def _missing_key(error: Exception, overrides: list[str], config_name: str, config_dir: str | None) -> str:
+    """Names the key that could not be overridden, and those that stand where it was looked for."""
+    match = re.search(r"Could not (?:override|append to|delete)[^']*'([^']+)'", str(error))
+    key = match.group(1) if match else ""
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
+    if not key or len(others) == len(overrides):
+        return one_line(error)
+    parent, _, name = key.rpartition(".")
+    node: Any = plain(compose(others, config_name, config_dir))
+    for part in parent.split(".") if parent else []:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        return f"{key}: no such key, {parent} is no group of keys"
+    if name in node:
+        return one_line(error)
+    return f"{key}: no such key; {did_you_mean(name, [k for k in node if k != '_target_'])}"
+
+
+def one_line(error: Exception) -> str:
+    """The first sentence of a library's message, with what follows it folded into one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))

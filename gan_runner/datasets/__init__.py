@@ -1,0 +1,9 @@
+"""What a GAN is trained on: each dataset is a class here and a YAML in conf/dataset."""
+
+from gan_runner.datasets.base import ArrayDataset, Dataset, Distribution, Range
+from gan_runner.datasets.celeba import CelebA
+from gan_runner.datasets.images import Images
+from gan_runner.datasets.mnist import MNIST
+from gan_runner.datasets.synthetic import Gaussian1D, Pattern
+
+__all__ = ["MNIST", "ArrayDataset", "CelebA", "Dataset", "Distribution", "Gaussian1D", "Images", "Pattern", "Range"]

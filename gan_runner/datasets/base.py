@@ -1,0 +1,140 @@
+"""The two kinds of data: finite arrays, held as they are and visited in epochs, and distributions, drawn endlessly."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import FiniteFloat
+from torch import Tensor
+
+from gan_runner.errors import UserError
+from gan_runner.randomness import rng
+
+Range = tuple[FiniteFloat, FiniteFloat]
+
+
+class Dataset(ABC):
+    """What a GAN is trained on: images (C, H, W) or vectors (D,), with labels where `num_classes` is not 0.
+
+    `value_range` is the (lowest, highest) value that networks see, None where there is no bound, and `skipped` names
+    the files that could not be read.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        value_range: Sequence[float] | None = None,
+        num_classes: int = 0,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.value_range: tuple[float, float] | None = None
+        if value_range is not None:
+            low, high = map(float, value_range)
+            if not low < high:
+                raise UserError(f"dataset.value_range is [{low}, {high}]; the first must be below the second")
+            self.value_range = (low, high)
+        self.num_classes = num_classes
+        self.skipped = list(skipped)
+
+    @abstractmethod
+    def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """The samples `part` (a rank's share) of global batch `number` = 0, 1, … of the run with this `seed`.
+
+        A function of its arguments alone. Returns float32 samples (B, *shape) in `value_range`, and their int64
+        labels (B,) or None.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content, not of where it lies: the same on every machine."""
+
+    def to(self, device: torch.device) -> None:  # noqa: B027 (most need do nothing)
+        """Hold the data on `device`, where this dataset holds any."""
+
+
+class ArrayDataset(Dataset):
+    """A finite dataset in memory (or memory-mapped): every epoch visits it in a new order, without the remainder.
+
+    `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, taken as
+    they are. `labels` is (N,), integers below `num_classes`.
+    """
+
+    def __init__(
+        self,
+        data: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | None = None,
+        *,
+        value_range: Sequence[float] | None = None,
+        num_classes: int = 0,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        super().__init__(data.shape[1:], value_range, num_classes, skipped)
+        self._data = torch.as_tensor(data)
+        self._labels = None if labels is None else torch.as_tensor(labels).long()
+        if self._data.dtype != torch.uint8:
+            self._data = self._data.float()
+        elif value_range is None:
+            raise ValueError("uint8 data need a value_range")
+        if self._labels is not None and len(self._labels) != len(self._data):
+            raise ValueError(f"{len(self._labels)} labels for {len(self._data)} samples")
+        if self._labels is not None and ((self._labels < 0) | (self._labels >= num_classes)).any():
+            raise ValueError(f"every label must be in 0…num_classes - 1, and num_classes is {num_classes}")
+        self._order: tuple[tuple[int, int, torch.device], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """As the base class says; UserError where a batch is larger than the dataset."""
+        if size > len(self):
+            raise UserError(f"trainer.batch_size is {size}; the dataset allows at most its {len(self)} samples")
+        epoch, position = divmod(number, len(self) // size)
+        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]
+        samples = self._data[chosen]
+        if samples.dtype == torch.uint8 and self.value_range is not None:
+            low, high = self.value_range
+            samples = samples.float().div_(255).mul_(high - low).add_(low)
+        return samples, None if self._labels is None else self._labels[chosen]
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of samples, labels and what is done to them."""
+        facts = [str(self._data.dtype), list(self._data.shape), self.value_range, self.num_classes]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for tensor in (self._data, self._labels):
+            if tensor is not None:
+                digest.update(tensor.cpu().reshape(-1).numpy().data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device) -> None:
+        """Hold samples and labels on `device`; batches are made there from now on."""
+        self._data = self._data.to(device)
+        self._labels = None if self._labels is None else self._labels.to(device)
+
+    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
+        key = (seed, epoch, self._data.device)
+        if self._order is None or self._order[0] != key:
+            order = torch.randperm(len(self), generator=rng(seed, "order", epoch))
+            self._order = (key, order.to(self._data.device))
+        return self._order[1]
+
+
+class Distribution(Dataset):
+    """Samples without end. A subclass gives `draw`, and keeps its parameters (numbers, tensors) as attributes."""
+
+    @abstractmethod
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """`count` float32 samples (count, *shape) and their int64 labels or None, with no randomness but `rng`'s."""
+
+    def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """As the base class says: all of the batch is drawn, so that its parts do not depend on their number."""
+        samples, labels = self.draw(size, rng(seed, "data", number))
+        return samples[part], None if labels is None else labels[part]
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the class's name and its attributes."""
+        facts = json.dumps([type(self).__qualname__, vars(self)], sort_keys=True, default=lambda value: value.tolist())
+        return hashlib.sha256(facts.encode()).hexdigest()

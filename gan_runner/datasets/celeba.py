@@ -1,0 +1,83 @@
+"""CelebA: 202,599 aligned faces, their official partition and forty attributes (Liu et al. 2015)."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+import torch
+
+from gan_runner.datasets.base import ArrayDataset, Range
+from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
+from gan_runner.errors import UserError, did_you_mean
+
+PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
+T = TypeVar("T")
+
+
+class CelebA(ArrayDataset):
+    """The faces of one partition (3, height, width), 218×178 before `crop`, labelled 0/1 by an `attribute` if wanted.
+
+    For `crop` and `size` see `image_files.load`. UserError where a file that is needed is missing or malformed, or
+    where there is no such attribute.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        split: Literal["all", "train", "valid", "test"],
+        attribute: str | None,
+        crop: Crop,
+        size: Size,
+        value_range: Range,
+    ) -> None:
+        files = ImageFiles.find(_locate(Path(root).expanduser()))
+        names = list(files.stamps)
+        if split != "all":
+            lines = _read_list(files.root, PARTITION, f"dataset.split={split}")
+            splits = _column(PARTITION, lines, 1, names, {"0": "train", "1": "valid", "2": "test"})
+            names = [name for name, its_split in zip(names, splits, strict=True) if its_split == split]
+        pixels, names, skipped = load(files, names, size, crop, channels=3)
+        labels = None
+        if attribute is not None:
+            _, header, *lines = [*_read_list(files.root, ATTRIBUTES, f"dataset.attribute={attribute}"), "", ""]
+            if attribute not in header.split():
+                raise UserError(f"dataset.attribute: no '{attribute}'; {did_you_mean(attribute, header.split())}")
+            column = 1 + header.split().index(attribute)
+            labels = torch.tensor(_column(ATTRIBUTES, lines, column, names, {"-1": 0, "1": 1}))
+        num_classes = 0 if labels is None else 2
+        super().__init__(pixels, labels, value_range=value_range, num_classes=num_classes, skipped=skipped)
+
+
+def _locate(root: Path) -> Path:
+    """The folder or zip of images: in `root`, or `root` itself."""
+    for images in (root / "img_align_celeba", root / "img_align_celeba.zip"):
+        if images.exists():
+            return images
+    if root.is_file() or any(root.glob("*.jpg")):
+        return root
+    raise UserError(
+        f"dataset.root: no CelebA in '{root}'; put there img_align_celeba.zip or the folder img_align_celeba from it "
+        f"(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, 'Align&Cropped Images'), {PARTITION} for dataset.split "
+        f"and {ATTRIBUTES} for dataset.attribute"
+    )
+
+
+def _read_list(images: Path, name: str, reason: str) -> list[str]:
+    """The lines of the list of that name, beside the images or among them."""
+    for file in (images.parent / name, images / name):
+        if file.is_file():
+            return file.read_text(errors="replace").splitlines()
+    raise UserError(f"{reason} needs the file '{images.parent / name}', which does not exist")
+
+
+def _column(file: str, lines: list[str], column: int, names: list[str], meaning: Mapping[str, T]) -> list[T]:
+    """What the list's `column` says of each image, translated by `meaning`."""
+    rows = {row[0]: row for row in map(str.split, lines) if row}
+    values = []
+    for name in names:
+        row = rows.get(PurePosixPath(name).name, [])
+        if len(row) <= column or row[column] not in meaning:
+            raise UserError(f"dataset.root: {file} has no valid entry for '{name}' (allowed: {', '.join(meaning)})")
+        values.append(meaning[row[column]])
+    return values

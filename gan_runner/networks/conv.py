@@ -1,0 +1,148 @@
+"""Convolutional networks given layer by layer.
+
+Conditioning concatenates the one-hot label to the noise, and as constant maps to the image's channels.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, with_config
+from torch import Tensor, nn
+
+from gan_runner.errors import UserError
+from gan_runner.networks.layers import (
+    Activation,
+    DropoutRate,
+    GeneratorOutput,
+    LayerStyle,
+    Normalization,
+    Place,
+    ValueRange,
+    concatenate_labels,
+    image_shape,
+)
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class Window:
+    """The square window of a convolution, in pixels."""
+
+    kernel: PositiveInt
+    stride: PositiveInt
+    padding: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class Convolution(Window):
+    """A hidden convolution; `normalized`: whether the network's `batch` or `layer` normalization applies to it."""
+
+    channels: PositiveInt
+    normalized: bool
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class Seed:
+    """The feature map from which an image grows."""
+
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    normalized: bool
+
+
+class ConvGenerator(nn.Module):
+    """A linear layer to the seed, then the transposed convolutions `layers` and `last_layer`, then `output`.
+
+    UserError if the image that results has not the size of the data's.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: tuple[int, ...],
+        num_classes: int,
+        value_range: ValueRange,
+        *,
+        seed: Seed,
+        layers: list[Convolution],
+        last_layer: Window,
+        activation: Activation,
+        negative_slope: NonNegativeFloat,
+        normalization: Normalization,
+        normalize: Place,
+        dropout: DropoutRate,
+        output: list[GeneratorOutput],
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        image_channels, *image_size = image_shape(shape)
+        size = [seed.height, seed.width]
+        for window in [*layers, last_layer]:
+            size = [(s - 1) * window.stride - 2 * window.padding + window.kernel for s in size]
+        if size != image_size:
+            raise UserError(
+                f"architecture.generator: its seed and layers make images of {size[0]}×{size[1]}, "
+                f"but the dataset's are {image_size[0]}×{image_size[1]}"
+            )
+
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
+        channels = seed.channels
+        modules = [
+            style.weighted(nn.Linear(latent_dim + num_classes, channels * seed.height * seed.width)),
+            nn.Unflatten(1, (channels, seed.height, seed.width)),
+            *style.after_hidden(channels, seed.normalized),
+        ]
+        for layer in layers:
+            convolution = nn.ConvTranspose2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
+            channels = layer.channels
+            modules += [style.weighted(convolution), *style.after_hidden(channels, layer.normalized)]
+        last = nn.ConvTranspose2d(channels, image_channels, last_layer.kernel, last_layer.stride, last_layer.padding)
+        self.layers = nn.Sequential(
+            *modules, style.weighted(last), *style.after_last(output, image_channels, value_range)
+        )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, latent_dim), (B,) -> (B, C, H, W)."""
+        return self.layers(concatenate_labels(z, labels, self.num_classes))
+
+
+class ConvDiscriminator(nn.Module):
+    """The convolutions `layers`, then a linear layer from all that remains to one logit.
+
+    UserError if the data are too small for the layers.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        layers: list[Convolution],
+        activation: Activation,
+        negative_slope: NonNegativeFloat,
+        normalization: Normalization,
+        normalize: Place,
+        dropout: DropoutRate,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        image_channels, *size = image_shape(shape)
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
+        channels = image_channels + num_classes
+        modules: list[nn.Module] = []
+        for i, layer in enumerate(layers):
+            convolution = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
+            channels = layer.channels
+            modules += [style.weighted(convolution), *style.after_hidden(channels, layer.normalized)]
+            size = [(s + 2 * layer.padding - layer.kernel) // layer.stride + 1 for s in size]
+            if min(size) < 1:
+                raise UserError(
+                    f"architecture.discriminator.layers.{i}: its kernel of {layer.kernel} is larger than what is left "
+                    f"there of the dataset's images of {shape[1]}×{shape[2]}"
+                )
+        self.layers = nn.Sequential(*modules, nn.Flatten(), style.weighted(nn.Linear(channels * size[0] * size[1], 1)))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B,) -> logits (B,)."""
+        return self.layers(concatenate_labels(x, labels, self.num_classes)).squeeze(1)

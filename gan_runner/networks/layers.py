@@ -1,0 +1,142 @@
+"""What all families of networks are made of: layers by the names that YAML gives them, labels, sizes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_runner.errors import UserError
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh"]
+Normalization = Literal["none", "batch", "layer", "spectral"]
+Place = Literal["before_activation", "after_activation"]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+# What may follow the last linear layer or convolution. `auto` is the activation that spans the data's value range.
+DiscriminatorOutput = Literal[Activation, "batch", "layer", "dropout"]
+GeneratorOutput = Literal[DiscriminatorOutput, "auto"]
+ValueRange = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class LayerStyle:
+    """What goes with the linear layers and convolutions of one network.
+
+    `spectral` normalizes the weights of every one of them, the last included (Miyato et al. 2018); `batch` and
+    `layer` normalize the features after the hidden ones. `spatial` says that features are maps: layer norm is then
+    taken over channels and positions together, with a gain and a bias for each channel.
+    """
+
+    activation: Activation
+    negative_slope: float
+    normalization: Normalization
+    normalize: Place
+    dropout: float
+    spatial: bool
+
+    def weighted(self, module: nn.Module) -> nn.Module:
+        """`module`, a linear layer or convolution, with its weights normalized where the style says so."""
+        return spectral_norm(module) if self.normalization == "spectral" else module
+
+    def after_hidden(self, features: int, normalized: bool = True) -> list[nn.Module]:
+        """The layers after a hidden linear layer or convolution with `features` outputs."""
+        names: list[str] = [self.activation]
+        if normalized and self.normalization in ("batch", "layer"):
+            names.insert(0 if self.normalize == "before_activation" else 1, self.normalization)
+        if self.dropout:
+            names.append("dropout")
+        return [self.named(name, features) for name in names]
+
+    def after_last(
+        self, names: Sequence[GeneratorOutput], features: int, value_range: ValueRange = None
+    ) -> list[nn.Module]:
+        """The layers after the last linear layer or convolution."""
+        return [spanning(value_range) if name == "auto" else self.named(name, features) for name in names]
+
+    def named(self, name: str, features: int) -> nn.Module:
+        """A new layer for `features` inputs."""
+        build: dict[str, Callable[[], nn.Module]] = {
+            "relu": nn.ReLU,
+            "leaky_relu": lambda: nn.LeakyReLU(self.negative_slope),
+            "gelu": nn.GELU,
+            "silu": nn.SiLU,
+            "sigmoid": nn.Sigmoid,
+            "tanh": nn.Tanh,
+            "batch": lambda: nn.BatchNorm2d(features) if self.spatial else nn.BatchNorm1d(features),
+            "layer": lambda: nn.GroupNorm(1, features) if self.spatial else nn.LayerNorm(features),
+            "dropout": lambda: nn.Dropout(self.dropout),
+        }
+        return build[name]()
+
+
+class ScaledSigmoid(nn.Module):
+    """A sigmoid that spans (low, high)."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, elementwise."""
+        return self.low + (self.high - self.low) * x.sigmoid()
+
+
+def spanning(value_range: ValueRange) -> nn.Module:
+    """The activation whose range is that of the data; None is unbounded."""
+    if value_range is None:
+        return nn.Identity()
+    low, high = value_range
+    if (low, high) == (0, 1):
+        return nn.Sigmoid()
+    return nn.Tanh() if (low, high) == (-1, 1) else ScaledSigmoid(low, high)
+
+
+def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
+    """One-hot labels as further features of x: (B, C, ...) -> (B, C + num_classes, ...) (Mirza & Osindero 2014)."""
+    if num_classes == 0:
+        return x
+    assert labels is not None, "a conditional network needs labels"
+    one_hot = F.one_hot(labels, num_classes).to(x.dtype)  # (B, K)
+    maps = one_hot.reshape(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, maps], dim=1)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`shape` as (channels, height, width); UserError if the data are not images."""
+    if len(shape) != 3:
+        raise UserError(
+            f"architecture: a convolutional network needs images (channels, height, width), "
+            f"but the dataset's shape is {tuple(shape)}; choose an mlp architecture"
+        )
+    channels, height, width = shape
+    return channels, height, width
+
+
+class Pyramid(NamedTuple):
+    """The resolutions of a network that halves (or, in a generator, doubles) its feature maps again and again."""
+
+    height: int  # of the smallest map
+    width: int
+    channels: list[int]  # one number for each halving, the one next to the image first
+
+
+def pyramid(shape: tuple[int, ...], channels: int) -> Pyramid:
+    """Halve an image as long as its sides stay whole and at least 4; each halving doubles the channels, up to 16-fold.
+
+    UserError for an image that cannot be halved twice.
+    """
+    _, height, width = image_shape(shape)
+    halvings = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    if halvings < 2:
+        raise UserError(
+            f"architecture: this network needs images whose sides are multiples of 4 and at least 16, "
+            f"but the dataset's are {shape[1]}×{shape[2]}"
+        )
+    return Pyramid(height, width, [channels * min(2**i, 16) for i in range(halvings)])

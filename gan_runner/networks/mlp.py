@@ -1,0 +1,107 @@
+"""Multilayer perceptrons. Conditioning concatenates the one-hot label to the (flattened) input."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import prod
+
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from gan_runner.errors import UserError
+from gan_runner.networks.layers import (
+    Activation,
+    DiscriminatorOutput,
+    DropoutRate,
+    GeneratorOutput,
+    LayerStyle,
+    Normalization,
+    Place,
+    ValueRange,
+    concatenate_labels,
+)
+
+
+def linear_layers(sizes: list[int], style: LayerStyle) -> Iterator[nn.Module]:
+    """Linear layers from each size to the next; all but the last are hidden ones."""
+    *hidden, last = pairwise(sizes)
+    for n_in, n_out in hidden:
+        yield style.weighted(nn.Linear(n_in, n_out))
+        yield from style.after_hidden(n_out)
+    yield style.weighted(nn.Linear(*last))
+
+
+class MLPGenerator(nn.Module):
+    """latent_dim (+ num_classes) -> hidden[0] -> ... -> prod(shape), then the layers named in `output`."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: tuple[int, ...],
+        num_classes: int,
+        value_range: ValueRange,
+        *,
+        hidden: list[PositiveInt],
+        activation: Activation,
+        negative_slope: NonNegativeFloat,
+        normalization: Normalization,
+        normalize: Place,
+        dropout: DropoutRate,
+        output: list[GeneratorOutput],
+    ) -> None:
+        super().__init__()
+        self.shape, self.num_classes = tuple(shape), num_classes
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)
+        self.layers = nn.Sequential(
+            *linear_layers([latent_dim + num_classes, *hidden, prod(shape)], style),
+            *style.after_last(output, prod(shape), value_range),
+        )
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, latent_dim), (B,) -> (B, *shape)."""
+        return self.layers(concatenate_labels(z, labels, self.num_classes)).unflatten(1, self.shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """prod(shape) (+ num_classes) -> hidden[0] -> ... -> 1, then the layers named in `output`."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        hidden: list[PositiveInt],
+        activation: Activation,
+        negative_slope: NonNegativeFloat,
+        normalization: Normalization,
+        normalize: Place,
+        dropout: DropoutRate,
+        output: list[DiscriminatorOutput],
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)
+        self.layers = nn.Sequential(
+            *linear_layers([prod(shape) + num_classes, *hidden, 1], style),
+            *style.after_last(output, 1),
+        )
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, *shape), (B,) -> logits (B,)."""
+        return self.layers(concatenate_labels(x.flatten(1), labels, self.num_classes)).squeeze(1)
+
+
+class NoiseGenerator(nn.Module):
+    """The noise itself in the shape of the data: a fixed opponent, without parameters, for a discriminator alone."""
+
+    def __init__(self, latent_dim: int, shape: tuple[int, ...], num_classes: int, value_range: ValueRange) -> None:
+        super().__init__()
+        if latent_dim != prod(shape):
+            raise UserError(
+                f"architecture.latent.dim is {latent_dim}, but noise in place of a generator needs one number "
+                f"for each of the data's {prod(shape)} values"
+            )
+        self.shape = tuple(shape)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, prod(shape)) -> (B, *shape)."""
+        return z.unflatten(1, self.shape)

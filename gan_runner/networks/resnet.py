@@ -1,0 +1,143 @@
+"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for any image whose sides are multiples of 4.
+
+The generator is conditioned by the gains and biases of its batch norms (Dumoulin et al. 2017), the discriminator by
+projection (Miyato & Koyama 2018, arXiv:1802.05637).
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_runner.networks.layers import ValueRange, pyramid, spanning
+
+
+def initialized(module: nn.Linear | nn.Conv2d | nn.Embedding, spectral: bool = False, gain: float = 1.0) -> nn.Module:
+    """`module` with Xavier-uniform weights, normalized by their spectral norm where asked."""
+    nn.init.xavier_uniform_(module.weight, gain)
+    return spectral_norm(module) if spectral else module
+
+
+def convolution(n_in: int, n_out: int, kernel: int, spectral: bool = False, gain: float = 1.0) -> nn.Module:
+    """A convolution that keeps height and width."""
+    return initialized(nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2), spectral, gain)
+
+
+class ClassBatchNorm(nn.Module):
+    """Batch norm whose gain and bias are looked up by class."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(features, affine=False)
+        self.gain = nn.Embedding(num_classes, features)
+        self.bias = nn.Embedding(num_classes, features)
+        nn.init.normal_(self.gain.weight, mean=1.0, std=0.02)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, C, H, W), (B,) -> (B, C, H, W)."""
+        return self.norm(x) * self.gain(labels)[:, :, None, None] + self.bias(labels)[:, :, None, None]
+
+
+class UpBlock(nn.Module):
+    """A residual block of the generator: doubles height and width."""
+
+    def __init__(self, n_in: int, n_out: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm1 = ClassBatchNorm(n_in, num_classes)
+        self.conv1 = convolution(n_in, n_out, 3, gain=2**0.5)
+        self.norm2 = ClassBatchNorm(n_out, num_classes)
+        self.conv2 = convolution(n_out, n_out, 3, gain=2**0.5)
+        self.shortcut = convolution(n_in, n_out, 1)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(B, n_in, H, W), (B,) -> (B, n_out, 2H, 2W)."""
+        h = self.conv1(F.interpolate(F.relu(self.norm1(x, labels)), scale_factor=2))
+        h = self.conv2(F.relu(self.norm2(h, labels)))
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+
+
+class ResNetGenerator(nn.Module):
+    """A linear layer to the smallest map, a residual block for each doubling, batch norm, ReLU, convolution."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: tuple[int, ...],
+        num_classes: int,
+        value_range: ValueRange,
+        *,
+        channels: PositiveInt,
+    ) -> None:
+        super().__init__()
+        height, width, widths = pyramid(shape, channels)
+        self.num_classes = num_classes
+        norms = max(num_classes, 1)  # without conditioning, all samples are of one class
+        self.seed = nn.Sequential(
+            initialized(nn.Linear(latent_dim, widths[-1] * height * width)),
+            nn.Unflatten(1, (widths[-1], height, width)),
+        )
+        self.blocks = nn.ModuleList(
+            UpBlock(n_in, n_out, norms) for n_in, n_out in pairwise([widths[-1], *reversed(widths)])
+        )
+        self.norm = nn.BatchNorm2d(widths[0])
+        self.last = convolution(widths[0], shape[0], 3)
+        self.output = spanning(value_range)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, latent_dim), (B,) -> (B, C, H, W)."""
+        if self.num_classes == 0:
+            labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        assert labels is not None, "a conditional network needs labels"
+        h = self.seed(z)
+        for block in self.blocks:
+            h = block(h, labels)
+        return self.output(self.last(F.relu(self.norm(h))))
+
+
+class DownBlock(nn.Module):
+    """A residual block of the discriminator: with `down`, halves height and width.
+
+    The `first` block has no ReLU before its first convolution, so that it sees the pixels as they are.
+    """
+
+    def __init__(self, n_in: int, n_out: int, spectral: bool, first: bool = False, down: bool = True) -> None:
+        super().__init__()
+        self.conv1 = convolution(n_in, n_out, 3, spectral, gain=2**0.5)
+        self.conv2 = convolution(n_out, n_out, 3, spectral, gain=2**0.5)
+        self.shortcut = convolution(n_in, n_out, 1, spectral) if down else nn.Identity()
+        self.before = nn.Identity() if first else nn.ReLU()
+        self.pool = nn.AvgPool2d(2) if down else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) -> (B, n_out, H, W), or (B, n_out, H/2, W/2) with `down`."""
+        h = self.conv2(F.relu(self.conv1(self.before(x))))
+        return self.pool(h) + self.shortcut(self.pool(x))
+
+
+class ResNetDiscriminator(nn.Module):
+    """A residual block for each halving and one more, ReLU, and the sum over positions as features φ(x).
+
+    The logit is ψ·φ(x) + b, and with labels ⟨embed(y), φ(x)⟩ is added (projection).
+    """
+
+    def __init__(self, shape: tuple[int, ...], num_classes: int, *, channels: PositiveInt, spectral_norm: bool) -> None:
+        super().__init__()
+        widths = pyramid(shape, channels).channels
+        self.blocks = nn.Sequential(
+            DownBlock(shape[0], widths[0], spectral_norm, first=True),
+            *[DownBlock(n_in, n_out, spectral_norm) for n_in, n_out in pairwise(widths)],
+            DownBlock(widths[-1], widths[-1], spectral_norm, down=False),
+            nn.ReLU(),
+        )
+        self.linear = initialized(nn.Linear(widths[-1], 1), spectral_norm)
+        self.embed = initialized(nn.Embedding(num_classes, widths[-1]), spectral_norm) if num_classes else None
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B,) -> logits (B,)."""
+        features = self.blocks(x).sum(dim=(2, 3))  # (B, widths[-1])
+        logits = self.linear(features).squeeze(1)
+        return logits if self.embed is None else logits + (self.embed(labels) * features).sum(dim=1)

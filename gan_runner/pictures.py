@@ -1,0 +1,109 @@
+"""Pictures, as (H, W, 3) uint8 arrays."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from gan_runner.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = np.ndarray
+
+_GAP = 2  # pixels between the images of a grid
+_CELL = 12  # pixels a value of a vector is wide
+
+
+def grid(samples: Tensor, columns: int) -> Picture:
+    """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), of which each becomes a strip."""
+    if samples.ndim == 2:
+        return np.kron(shade(samples.numpy()), np.ones((_CELL, _CELL, 1), np.uint8))
+    count, channels, height, width = samples.shape
+    rows = -(-count // columns)
+    pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = pixels[..., :3] if channels >= 3 else pixels[..., :1].repeat(3, axis=-1)
+    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def shade(values: np.ndarray) -> Picture:
+    """(H, W) values: black at 0 to white at 1, blue below and red above, so that nothing outside looks inside."""
+    gray = (values.clip(0, 1) * 255).round().astype(np.uint8)
+    picture = np.stack([gray] * 3, axis=-1)
+    picture[values < 0] = (40, 80, 220)
+    picture[values > 1] = (220, 50, 40)
+    return picture
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Writes a PNG, whole or not at all."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float]) -> Picture:
+    """The losses over the steps, each with a dashed line where it stands when D cannot tell real from fake."""
+    figure, axes = _figure()
+    for tag, color in (("discriminator_real", "C0"), ("discriminator_fake", "C1"), ("generator", "C2")):
+        points = [(row["step"], row[f"loss/{tag}"]) for row in rows if f"loss/{tag}" in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, label=tag.replace("_", ", "), linewidth=1, alpha=0.8)
+            label = f"D(x) = D(G(z)) = ½: {references[tag]:.3f}"
+            axes.axhline(references[tag], color=color, linestyle="--", linewidth=1, label=label)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(fontsize=8)
+    return _draw(figure)
+
+
+def evolution(vectors: np.ndarray, every: int) -> Picture:
+    """One generated vector over the run, (times, D): time goes down, and is labelled in steps."""
+    figure, axes = _figure(width=4, height=6)
+    axes.imshow(shade(vectors), aspect="auto", interpolation="nearest", extent=_extent(vectors, every))
+    axes.set(xlabel="position", ylabel="step", title="blue: below 0, red: above 1")
+    return _draw(figure)
+
+
+def _extent(vectors: np.ndarray, every: int) -> tuple[float, float, float, float]:
+    times, length = vectors.shape
+    return 0.5, length + 0.5, (times + 0.5) * every, 0.5 * every
+
+
+def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> Picture:
+    """The two densities, the discriminator D(x) and the best one for them, p_data / (p_data + p_g)."""
+    figure, axes = _figure()
+    axes.plot(x, p_data, color="C0", label="p_data")
+    axes.plot(x, p_g, color="C2", label="p_g")
+    axes.set(xlabel="x", ylabel="density")
+    right = axes.twinx()
+    right.plot(x, best, color="C3", linestyle="--", label="D* = p_data / (p_data + p_g)")
+    right.plot(x, d, color="C1", label="D")
+    right.set(ylabel="D(x)", ylim=(-0.02, 1.02))
+    figure.legend(loc="upper right", fontsize=8)
+    return _draw(figure)
+
+
+def _figure(width: float = 8, height: float = 4.5) -> "tuple[Figure, Any]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _draw(figure: "Figure") -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

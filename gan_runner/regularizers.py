@@ -1,0 +1,72 @@
+"""Gradient regularizers of the discriminator: a mean over the batch, which the trainer multiplies by `weight`.
+
+Computed in fp32 also under autocast, because squared gradients leave the range of half precision.
+"""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """What a discriminator update has at hand."""
+
+    real: Tensor  # (B, *shape)
+    real_labels: Tensor | None  # (B,), None where the discriminator is unconditional
+    fake: Tensor  # (B, *shape)
+    fake_labels: Tensor | None
+    uniform: Tensor  # (B,) in [0, 1), one number for each sample
+
+
+class Regularizer:
+    """A penalty added, `weight · interval` times, to the discriminator's loss at every `interval`-th update."""
+
+    def __init__(self, weight: NonNegativeFloat, interval: PositiveInt) -> None:
+        self.weight, self.interval = weight, interval
+
+    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
+        """The penalty without its weight: a scalar, the mean over the batch."""
+        raise NotImplementedError
+
+
+class GradientPenalty(Regularizer):
+    """E(‖∇D(x̂)‖ − 1)² at x̂ = u·x + (1 − u)·G(z): the penalty of WGAN-GP (Gulrajani et al. 2017).
+
+    x̂ carries the label of its real sample.
+    """
+
+    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
+        """A scalar; a sample whose gradient is zero contributes 1 and no gradient."""
+        u = batch.uniform.view(-1, *[1] * (batch.real.ndim - 1))  # (B, 1, ...)
+        mixed = u * batch.real + (1 - u) * batch.fake
+        gradient = input_gradient(discriminator, mixed, batch.real_labels)
+        # vector_norm, unlike the root of a sum of squares, has a finite (sub)gradient at zero.
+        return (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()
+
+
+class R1(Regularizer):
+    """½ E‖∇D(x)‖² at the real samples; its weight is the γ of Mescheder et al. 2018."""
+
+    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
+        """A scalar."""
+        return input_gradient(discriminator, batch.real, batch.real_labels).square().sum(dim=1).mean() / 2
+
+
+class R2(Regularizer):
+    """½ E‖∇D(G(z))‖² at the generated samples; its weight is the γ of Mescheder et al. 2018."""
+
+    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
+        """A scalar."""
+        return input_gradient(discriminator, batch.fake, batch.fake_labels).square().sum(dim=1).mean() / 2
+
+
+def input_gradient(discriminator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    """The gradient of each sample's logit with respect to the sample, flat (B, D), differentiable once more."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.detach().float().requires_grad_()
+        logits = discriminator(x) if labels is None else discriminator(x, labels)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    assert gradient.requires_grad, "the gradient has lost its graph, so that the penalty would train nothing"
+    return gradient.flatten(1)

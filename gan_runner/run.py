@@ -1,0 +1,210 @@
+"""One run from its first file to its last: what each of its processes does around the training loop."""
+
+import shlex
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_runner import cli, pictures
+from gan_runner.build import Facts, build_dataset, draw_latent
+from gan_runner.checkpoint import load_newest
+from gan_runner.config import Config, check, find_targets
+from gan_runner.console import say
+from gan_runner.datasets import Dataset
+from gan_runner.devices import Ranks, peak_memory
+from gan_runner.errors import UserError
+from gan_runner.logger import Logger, Row
+from gan_runner.manifest import environment
+from gan_runner.randomness import rng
+from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
+from gan_runner.summary import memory, parameter_count, summarize
+from gan_runner.trainer import Diverged, Interrupted, Trainer
+
+
+def work(planned: Plan, ranks: Ranks | None = None) -> int:
+    """The whole of a run, in each of its processes; returns the exit status."""
+    ranks = ranks or Ranks()
+    directory = None
+    try:
+        config = check(planned.plain)
+        ranks.place(config.device)
+
+        # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
+        if planned.continues:
+            directory = ranks.main_alone(RunDirectory, planned.path)
+            if ranks.on_main(already_completed, planned.path, config):
+                return cli.COMPLETED
+        dataset = ranks.main_first(lambda: prepare_dataset(config, ranks))
+        trainer = Trainer(config, dataset, ranks)
+        summary = try_out(trainer)
+        fingerprint = ranks.on_main(dataset.fingerprint)
+        restore(trainer, planned, fingerprint)
+        if not planned.continues:
+            directory = ranks.main_alone(RunDirectory.create, planned.path, planned.unique)
+
+        if directory is None:
+            return fit(trainer, None, None)
+        return Record(directory, trainer, planned, fingerprint).keep(summary)
+    except UserError as error:
+        say(f"error: {error}")
+        return cli.REFUSED
+    finally:
+        if directory is not None:
+            directory.release()
+        ranks.leave()
+
+
+def already_completed(path: Path, config: Config) -> bool:
+    """Whether there is nothing left to do, which is said."""
+    status = read_json(path / "status.json")
+    if status.get("state") != "completed" or status.get("step") != config.trainer.steps:
+        return False
+    say(f"{path}: is completed ({config.trainer.steps} steps) and left as it is; a larger trainer.steps extends it")
+    print(path)
+    return True
+
+
+def prepare_dataset(config: Config, ranks: Ranks) -> Dataset:
+    """The dataset, found to be large enough for one batch."""
+    dataset = build_dataset(config)
+    dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
+    if config.device.hold_dataset:
+        dataset.to(ranks.device)
+    if dataset.skipped:
+        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
+        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
+    return dataset
+
+
+def try_out(trainer: Trainer) -> str:
+    """One small batch through copies of both networks: refuses those that do not fit, and describes those that do."""
+    share = trainer.settings.batch_size // trainer.ranks.size
+    count, architecture, facts = min(share, 2), trainer.config.architecture, trainer.facts
+    z = draw_latent(architecture.latent, count, rng(0)).to(trainer.ranks.device)
+    labels = torch.zeros(count, dtype=torch.long, device=z.device) if architecture.conditional else None
+    return summarize(trainer.parts, facts.shape, z, labels)
+
+
+def restore(trainer: Trainer, planned: Plan, fingerprint: str) -> None:
+    """Puts the trainer where the run it goes on with, or starts from, has left off."""
+    config = trainer.config
+    if planned.continues:
+        before = read_json(planned.path / "manifest.json").get("data", {}).get("fingerprint", fingerprint)
+        if before != fingerprint:
+            raise UserError(f"dataset.root: these are other data than {planned.path} was started with")
+        step, state, damaged = load_newest(planned.path / "checkpoints")
+        for path in damaged:
+            say(f"warning: {path} is damaged; going on from step {step}")
+        if step:
+            trainer.load(step, state, f"resume={planned.path}")
+    elif config.fork_from is not None:
+        source = Path(config.fork_from)
+        read_run(source, config.trust, "fork_from")
+        step, state, _ = load_newest(source / "checkpoints")
+        if not step:
+            raise UserError(f"fork_from={source}: has no checkpoint to start from")
+        trainer.load_networks(state, f"fork_from={source}")
+
+
+@dataclass
+class Record:
+    """The main process's account of a run."""
+
+    directory: RunDirectory
+    trainer: Trainer
+    planned: Plan
+    fingerprint: str
+
+    def keep(self, summary: str) -> int:
+        """Trains, and leaves behind what tells how that went; returns the exit status."""
+        trainer, path, begun = self.trainer, self.directory.path, time.time()
+        before = read_json(path / "manifest.json")
+        say(summary)
+        say(f"{path}: from step {trainer.step} to {trainer.settings.steps} on {trainer.ranks.device}")
+        self.directory.write_config(self.planned.plain)
+        self.directory.write_json("status.json", {"state": "running", "step": trainer.step})
+        (path / "summary.txt").write_text(summary + "\n")
+        manifest = environment(trainer.ranks.device, trainer.ranks.size) | {
+            "data": Facts.of(trainer.dataset).model_dump()
+            | {"fingerprint": self.fingerprint, "skipped": trainer.dataset.skipped},
+            "parameters": {
+                "generator": parameter_count(trainer.generator),
+                "discriminator": parameter_count(trainer.discriminator),
+            },
+            "wall_seconds": before.get("wall_seconds", 0.0),
+        }
+        self.directory.write_json("manifest.json", manifest)
+        logger = Logger(path, trainer.step, trainer.in_turn)
+        if not trainer.step:
+            logger.describe(self.planned.plain)
+        try:
+            status = fit(trainer, self.directory, logger)
+            self.draw_charts(logger)
+        finally:
+            logger.close()
+        manifest["wall_seconds"] += time.time() - begun
+        manifest["memory_mib"] = memory(trainer.parts) | {"peak": peak_memory(trainer.ranks.device) / 2**20}
+        self.directory.write_json("manifest.json", manifest)
+        self.report(status, manifest, logger.rows)
+        return status
+
+    def draw_charts(self, logger: Logger) -> None:
+        """The losses, and for vectors what became of one sample over the run."""
+        trainer, path = self.trainer, self.directory.path
+        chart = pictures.loss_chart(logger.rows, trainer.reference_losses())
+        pictures.save(path / "losses.png", chart)
+        logger.image("loss/chart", chart, trainer.step)
+        if trainer.evolution:
+            vectors = torch.stack(trainer.evolution).numpy()
+            picture = pictures.evolution(vectors, trainer.settings.sample_every)
+            pictures.save(path / "evolution.png", picture)
+            logger.image("samples/evolution", picture, trainer.step)
+
+    def report(self, status: int, manifest: dict[str, Any], rows: list[Row]) -> None:
+        """The short summary on standard output, whose last line is the run directory."""
+        last: Row = {}
+        for row in rows:
+            last |= row
+        speed = f", {last['speed/images_per_second']:,.0f} images/s" if "speed/images_per_second" in last else ""
+        state = read_json(self.directory.path / "status.json")["state"]
+        print(
+            f"{state} at step {self.trainer.step} in {manifest['wall_seconds']:.1f} s on {self.trainer.ranks.device}{speed}"
+        )
+        for tag, value in last.items():
+            if tag.startswith(("loss/", "score/", "divergence/", "metric/")):
+                print(f"  {tag:28} {value:.4f}")
+        sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.1f}" for name, size in manifest["memory_mib"].items())
+        print(f"  {'memory (MiB)':28} {sizes}")
+        if status == cli.INTERRUPTED:
+            print(f"go on with: python -m gan_runner.train {self.resume_command()}")
+        print(self.directory.path, flush=True)
+
+    def resume_command(self) -> str:
+        """The overrides that go on with this run."""
+        foreign = {t.split(".")[0] for t in find_targets(self.planned.plain).values()} - {"gan_runner", "torch"}
+        trust = [f"trust=[{','.join(sorted(foreign))}]"] if foreign else []
+        return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
+
+
+def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:
+    """Runs the loop; whatever ends it becomes an exit status and, on the main process, status.json."""
+    try:
+        trainer.fit(directory, logger)
+        state, status, message = "completed", cli.COMPLETED, None
+    except Interrupted:
+        state, status, message = "interrupted", cli.INTERRUPTED, None
+    except Diverged as error:
+        state, status, message = "diverged", cli.DIVERGED, f"after step {trainer.step}: {error}"
+    except Exception as error:
+        state, status, message = "failed", cli.FAILED, f"after step {trainer.step}: {cli.one_line(error)}"
+        if not isinstance(error, OSError):  # a disk is the user's; anything else is ours, or the user's own class
+            traceback.print_exc()
+    if message is not None:
+        say(f"error: {state} {message}")
+    if directory is not None:
+        directory.write_json("status.json", {"state": state, "step": trainer.step, "message": message})
+    return status

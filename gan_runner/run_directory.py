@@ -1,0 +1,191 @@
+"""The directory of a run: created exclusively, locked while in use, read as a stranger's work until proven ours."""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_runner.checkpoint import write_atomically
+from gan_runner.cli import Request
+from gan_runner.config import find_targets, refuse_foreign_targets
+from gan_runner.errors import UserError, did_you_mean
+
+# A checkpoint is our own safetensors; a file that opens like a pickle or a zip (torch.save) is not from here.
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
+
+# What a resumed run may change: nothing that decides its course.
+MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which run a command means, and its configuration."""
+
+    plain: dict[str, Any]
+    path: Path
+    continues: bool  # a run that is there goes on
+    unique: bool  # the directory is new, whatever it has to be called
+
+
+def plan(request: Request) -> Plan:
+    """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
+    plain, trust = request.plain, request.plain["trust"]
+    if plain["resume"] is not None:
+        path = Path(plain["resume"])
+        stored = read_run(path, trust, "resume")
+        wanted = _overridden(stored, request)
+    elif request.named and is_run(request.directory):
+        path, wanted = request.directory, plain
+        own = [target.split(".")[0] for target in find_targets(plain).values()]  # typed by the user: trusted
+        stored = read_run(path, [*trust, *own], "hydra.run.dir")
+    elif request.named and is_taken(request.directory):
+        raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
+    else:
+        return Plan(plain, request.directory, continues=False, unique=not request.named)
+    refuse_changes(stored, wanted, path)
+    return Plan(wanted, path, continues=True, unique=False)
+
+
+def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The configuration of a run with what the user typed beside `resume` laid over it."""
+    if request.typed.get("experiment") is not None:
+        return request.plain
+    wanted = OmegaConf.create(stored)
+    OmegaConf.set_struct(wanted, True)
+    for key, value in request.typed.items():
+        if "." not in key:
+            wanted[key] = request.plain[key]
+        elif not key.startswith("hydra."):
+            try:
+                OmegaConf.update(wanted, key, value)
+            except OmegaConfBaseException as error:
+                parent, _, name = key.rpartition(".")
+                allowed = OmegaConf.select(wanted, parent) or {}
+                raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
+    resolved = OmegaConf.to_container(wanted)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+class RunDirectory:
+    """A locked run directory; `path` exists."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise UserError(f"{path}: is in use by another run (process {holder or 'unknown'})") from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    @classmethod
+    def create(cls, path: Path, unique: bool) -> "RunDirectory":
+        """A new directory. With `unique`, the name gets a number where another run took it in the same second."""
+        wanted, number = path, 1
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir()
+                return cls(path)
+            except FileExistsError:
+                if not unique:
+                    return cls(path)
+                number += 1
+                path = wanted.with_name(f"{wanted.name}_{number}")
+            except OSError as error:
+                raise UserError(f"{path}: cannot make the run directory: {error.strerror}") from error
+
+    def write_config(self, plain: Mapping[str, Any]) -> None:
+        """Keeps the resolved configuration, the identity of the run."""
+        write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False).encode())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes status.json or manifest.json."""
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def release(self) -> None:
+        """Lets another process have the directory."""
+        os.close(self._lock)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run has been started in `path`."""
+    return (path / "config.yaml").exists()
+
+
+def is_taken(path: Path) -> bool:
+    """Whether `path` holds anything that a new run must not mix with."""
+    return path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir()))
+
+
+def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
+    """The configuration of the run in `path`, which anyone may have made: nothing in it is executed.
+
+    `key` is what the user typed to name it. Raises `UserError`, and reads nothing further, at the first file that is
+    not what a run leaves.
+    """
+    if not is_run(path):
+        raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        with file.open("rb") as opened:
+            if _PICKLE.match(opened.read(4)):
+                raise UserError(f"{file}: is a pickle, which no run leaves; nothing in {path} was loaded")
+    plain = _read(path / "config.yaml", yaml.safe_load, yaml.YAMLError)
+    refuse_foreign_targets(plain, trust, str(path / "config.yaml"))
+    return plain
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """status.json or manifest.json; {} where a run was stopped before it wrote one."""
+    return _read(path, json.loads, ValueError) if path.exists() else {}
+
+
+def _read(path: Path, parse: Any, mistake: type[Exception]) -> dict[str, Any]:
+    try:
+        content = parse(path.read_bytes().decode())
+    except (OSError, UnicodeDecodeError, RecursionError, mistake) as error:
+        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not what a run leaves: found {type(content).__name__}, expected keys and values")
+    return content
+
+
+def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
+    """The keys whose values differ, leaving out what a resumed run may change."""
+    if key in MAY_CHANGE:
+        return []
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [] if before == after and type(before) is type(after) else [key]
+    names = [*before, *(name for name in after if name not in before)]
+    return [c for n in names for c in changed_keys(before.get(n), after.get(n), f"{key}.{n}" if key else str(n))]
+
+
+def refuse_changes(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """A run goes on only as what it was: the same keys, and no fewer steps; more only where the past is the same."""
+    changes = changed_keys(dict(stored), dict(wanted))
+    if changes:
+        raise UserError(
+            f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "
+            f"To start a new run from its weights: fork_from={shlex.quote(str(path))}"
+        )
+    before, after = stored["trainer"]["steps"], wanted["trainer"]["steps"]
+    if after < before:
+        raise UserError(f"trainer.steps={after}: the run in {path} was started with {before}; it can only be extended")
+    if after > before and stored["optimizer"]["schedule"] != "constant":
+        raise UserError(
+            f"trainer.steps={after}: the {stored['optimizer']['schedule']} schedule of the run in {path} depends on "
+            f"its {before} steps, so a longer run would have begun differently"
+        )

@@ -1,0 +1,88 @@
+"""A table of both networks, and the check that they fit the data and each other."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.build import Parts, apply
+from gan_runner.errors import UserError
+
+Line = tuple[str, str, str, int]  # network, layer, output shape, parameters
+
+
+def summarize(parts: Parts, shape: tuple[int, ...], z: Tensor, labels: Tensor | None) -> str:
+    """The layers of both networks with shapes and parameter counts, for a batch of latents `z` (B, latent_dim).
+
+    Raises `UserError` where a network cannot take such a batch or returns another shape than it must.
+    """
+    lines: list[Line] = []
+    made = _traced("generator", parts.generator, z, labels, lines)
+    _expect("generator", tuple(made.shape), (len(z), *shape), "samples")
+    logits = _traced("discriminator", parts.discriminator, made, labels, lines)
+    _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
+    return _table(lines, {"generator": parts.generator, "discriminator": parts.discriminator})
+
+
+def parameter_count(network: nn.Module) -> int:
+    """How many numbers there are to train."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def memory(parts: Parts) -> dict[str, float]:
+    """MiB held by the parameters and by the state of the optimizers."""
+    parameters = [p for network in (parts.generator, parts.discriminator) for p in network.parameters()]
+    moments = [v for o in parts.optimizers.values() for state in o.state.values() for v in state.values()]
+    sizes = {"parameters": parameters, "optimizer_state": [v for v in moments if isinstance(v, Tensor)]}
+    return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in sizes.items()}
+
+
+def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None, lines: list[Line]) -> Tensor:
+    """The output of a copy of `network` in training mode, so that neither weights nor running statistics change."""
+    trial = copy.deepcopy(network).train()
+
+    def note(layer: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                kind = f"{layer} {type(module).__name__}".strip()
+                lines.append((name, kind, " × ".join(map(str, output.shape[1:])), parameter_count(module)))
+
+        return hook
+
+    for layer, module in trial.named_modules():
+        if not any(True for _ in module.children()) or "parametrizations" in dict(module.named_children()):
+            if ".parametrizations." not in f".{layer}.":
+                module.register_forward_hook(note(layer))
+    try:
+        with torch.no_grad():
+            output = apply(trial, inputs, labels)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        given = " × ".join(map(str, inputs.shape))
+        raise UserError(f"architecture.{name}: cannot take a batch of shape {given}: {error}") from error
+    if not isinstance(output, Tensor):
+        raise UserError(f"architecture.{name}: returned {type(output).__name__}, a tensor is needed")
+    return output
+
+
+def _expect(name: str, found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
+    if found != expected:
+        raise UserError(f"architecture.{name}: returned the shape {found}, where {what} need {expected}")
+
+
+def _table(lines: list[Line], networks: dict[str, nn.Module]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("network", "layer", "output", box=None, pad_edge=False)
+    table.add_column("parameters", justify="right")
+    for name, network in networks.items():
+        for _, layer, output, count in (line for line in lines if line[0] == name):
+            table.add_row(name, layer, output, f"{count:,}" if count else "")
+        mib = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
+        table.add_row(f"[bold]{name}[/]", "", f"{mib:,.2f} MiB", f"{parameter_count(network):,}", end_section=True)
+    console = Console(width=100, force_terminal=False, no_color=True)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -1,0 +1,403 @@
+"""The training loop: Algorithm 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), and what it needs to
+be measured, watched, stopped and continued exactly.
+"""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gan_runner import checkpoint, pictures
+from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
+from gan_runner.config import Config
+from gan_runner.console import Progress, say
+from gan_runner.datasets import Dataset
+from gan_runner.devices import Ranks, peak_memory
+from gan_runner.errors import UserError
+from gan_runner.evaluation import measure
+from gan_runner.logger import Logger, Row
+from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
+from gan_runner.randomness import derive, rng
+from gan_runner.run_directory import RunDirectory
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved itself."""
+
+
+class Trainer:
+    """One run: two networks, their optimizers, and the step they have reached."""
+
+    def __init__(self, config: Config, dataset: Dataset, ranks: Ranks) -> None:
+        # The experiment
+        self.config = config
+        self.settings = config.trainer
+        self.dataset = dataset
+        self.facts = Facts.of(dataset)
+        self.ranks = ranks
+        self.conditional = config.architecture.conditional
+
+        # What is trained
+        self.parts: Parts = build_parts(config, self.facts, ranks.device)
+        self.generator, self.discriminator = self.parts.generator, self.parts.discriminator
+        if config.device.sync_batchnorm:
+            self.discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(self.discriminator)
+            self.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
+        self.trains_generator = "generator" in self.parts.optimizers
+        self.ema = None
+        if self.settings.ema_decay is not None and self.trains_generator:
+            average = get_ema_multi_avg_fn(self.settings.ema_decay)
+            self.ema = AveragedModel(self.generator, multi_avg_fn=average)  # averages parameters, copies buffers
+        self.parameters = {
+            name: [p for group in optimizer.param_groups for p in group["params"]]
+            for name, optimizer in self.parts.optimizers.items()
+        }
+        self.learning_rates = {name: o.param_groups[0]["lr"] for name, o in self.parts.optimizers.items()}
+        self.discriminator_objective = self._parallel(DiscriminatorObjective(self.parts, self.settings))
+        self.generator_objective = self._parallel(GeneratorObjective(self.parts, self.settings))
+
+        # Where it stands
+        self.step = 0
+        self.penalties: dict[str, Tensor] = {}  # the newest value of each regularizer, which may be lazy
+        self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
+        self._stop = False
+
+    def _parallel(self, objective: nn.Module) -> Callable[..., dict[str, Tensor]]:
+        ids = self.ranks.data_parallel_ids
+        return nn.DataParallel(objective, device_ids=ids) if len(ids) > 1 else objective
+
+    # The algorithm
+
+    def fit(self, run: RunDirectory | None, logger: Logger | None) -> None:
+        """Trains from the step it has reached to the last; `run` and `logger` are the main process's alone.
+
+        Raises `Diverged` and `Interrupted`.
+        """
+        settings = self.settings
+        self.run, self.logger = run, logger
+        progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
+        clock = Clock(self.step)
+        try:
+            with handled_signals(self._ask_to_stop):
+                for step in range(self.step + 1, settings.steps + 1):
+                    last = step == settings.steps
+                    logs = step % settings.log_every == 0 or last
+                    samples = step % settings.sample_every == 0 or last
+                    noise = rng(self.config.seed, "noise", step)
+                    self.ranks.seed(derive(self.config.seed, "network", step, self.ranks.rank))
+                    self._set_learning_rates(step)
+
+                    for update in range(settings.discriminator_steps):
+                        number = (step - 1) * settings.discriminator_steps + update
+                        real = self._draw_real(number)
+                        fake = self._draw_noise(noise)
+                        discriminator = self._update_discriminator(number, real, fake, logs)
+                    generator = {}
+                    if self.trains_generator and step > settings.generator_start:
+                        fake = fake if settings.generator_noise == "reused" else self._draw_noise(noise)
+                        generator = self._update_generator(real, fake, logs)
+                        if self.ema is not None:
+                            self.ema.update_parameters(self.generator)
+                    self.step = step
+
+                    row: Row = {}
+                    if logs:
+                        row = self._losses(discriminator, generator) | clock.speed(step, settings.batch_size)
+                    if samples and self.ranks.is_main:
+                        row |= self._sample()
+                    if row and logger is not None and progress is not None:
+                        logger.write(step, row)
+                        progress.show(step, row, clock.seconds_left(step, settings.steps))
+                    stop = self._asked_to_stop(logs)
+                    if step % settings.checkpoint_every == 0 or last or stop:
+                        self._save(must_succeed=last or stop)
+                    if logs or samples:
+                        clock.restart(step)
+                    if stop and not last:
+                        raise Interrupted
+        finally:
+            if progress is not None:
+                progress.close()
+
+    def _update_discriminator(
+        self, number: int, real: Sequence[Tensor | None], fake: Sequence[Tensor | None], logs: bool
+    ) -> dict[str, Tensor]:
+        """Ascends the discriminator's objective once, or once for real and once for fake; returns what was computed."""
+        due = [name for name, regularizer in self.parts.regularizers.items() if number % regularizer.interval == 0]
+        uniform = self._draw_uniform(number) if due else None
+        joint = self.settings.discriminator_update == "joint"
+        results: dict[str, Tensor] = {}
+        for sides in [("real", "fake")] if joint else [("real",), ("fake",)]:
+            terms = self.discriminator_objective(*real, *fake, uniform, sides, due if "fake" in sides else [])
+            loss = torch.stack([terms[f"discriminator_{side}"].mean() for side in sides]).sum()
+            for name in due if "fake" in sides else []:
+                regularizer = self.parts.regularizers[name]
+                penalty = regularizer.weight * terms[name].mean()
+                # Applied every `interval` updates, it is as strong as if it were applied at each (StyleGAN2, B).
+                loss = loss + regularizer.interval * penalty
+                self.penalties[name] = penalty.detach()
+            norm = self._descend("discriminator", loss, logs)
+            results |= {name: term.detach() for name, term in terms.items()} | norm
+        return results
+
+    def _update_generator(
+        self, real: Sequence[Tensor | None], fake: Sequence[Tensor | None], logs: bool
+    ) -> dict[str, Tensor]:
+        """Descends the generator's objective once."""
+        term = self.generator_objective(*real, *fake)["generator"]
+        return {"generator": term.detach()} | self._descend("generator", term.mean(), logs)
+
+    def _descend(self, name: str, loss: Tensor, logs: bool) -> dict[str, Tensor]:
+        """One optimizer step of one network; the norm of its gradient (before clipping) where it is wanted."""
+        optimizer, parameters = self.parts.optimizers[name], self.parameters[name]
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)  # the other network's weights get no gradient, which saves time
+        self.ranks.average_gradients(parameters)
+        norm = {}
+        if logs or self.settings.gradient_clip is not None:
+            limit = self.settings.gradient_clip or math.inf
+            norm = {f"gradient_norm/{name}": nn.utils.clip_grad_norm_(parameters, limit)}
+        optimizer.step()
+        return norm
+
+    # What a step is made of
+
+    def _draw_real(self, number: int) -> tuple[Tensor, Tensor | None]:
+        """This process's share of global batch `number`, and its labels where the networks are to see them."""
+        size = self.settings.batch_size
+        images, labels = self.dataset.batch(number, size, self.config.seed, self.ranks.part(size))
+        return self._to_device(images), self._to_device(labels) if self.conditional and labels is not None else None
+
+    def _draw_noise(self, noise: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """This process's share of a global batch of latents, and of labels drawn at random."""
+        size = self.settings.batch_size
+        latent = draw_latent(self.config.architecture.latent, size, noise)
+        if not self.conditional:
+            return self._share(latent), None
+        return self._share(latent), self._share(torch.randint(self.facts.num_classes, (size,), generator=noise))
+
+    def _draw_uniform(self, number: int) -> Tensor:
+        """This process's share of one number in [0, 1) for each sample of global batch `number`."""
+        return self._share(torch.rand(self.settings.batch_size, generator=rng(self.config.seed, "uniform", number)))
+
+    def _share(self, of_global_batch: Tensor) -> Tensor:
+        return self._to_device(of_global_batch[self.ranks.part(self.settings.batch_size)])
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.ranks.device, non_blocking=True)
+
+    def _set_learning_rates(self, step: int) -> None:
+        optimizer = self.config.optimizer
+        if optimizer.schedule == "constant" and step > optimizer.warmup_steps + 1:
+            return
+        factor = learning_rate_factor(optimizer.schedule, optimizer.warmup_steps, step, self.settings.steps)
+        for name, rate in self.learning_rates.items():
+            for group in self.parts.optimizers[name].param_groups:
+                group["lr"] = rate * factor
+
+    # What a run leaves
+
+    def _losses(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> Row:
+        """What is logged, the same in all processes; the only place where a step waits for the device."""
+        real, fake = discriminator["real_logits"], discriminator["fake_logits"]
+        sums = {
+            "loss/discriminator_real": discriminator["discriminator_real"].mean(),
+            "loss/discriminator_fake": discriminator["discriminator_fake"].mean(),
+            **{f"loss/{name}": penalty for name, penalty in self.penalties.items()},
+        }
+        tensors = {"loss/discriminator": torch.stack([term.float() for term in sums.values()]).sum(), **sums}
+        if generator:
+            tensors["loss/generator"] = generator["generator"].mean()
+        tensors |= {"score/real": real.sigmoid().mean(), "score/fake": fake.sigmoid().mean()}
+        if self.parts.loss.density_ratio:
+            # V = E log D(x) + E log(1 - D(G(z))) <= -log 4 + 2 JSD, with equality at the best D (Goodfellow, Theorem 1)
+            value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
+            tensors["divergence/jsd_estimate"] = (value + math.log(4)) / 2
+        tensors |= {k: v for k, v in {**discriminator, **generator}.items() if k.startswith("gradient_norm/")}
+        values = self.ranks.mean(torch.stack([t.float().reshape(()) for t in tensors.values()])).tolist()
+        row = dict(zip(tensors, values, strict=True))
+        for tag, value in row.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{tag} is {value}")
+        row["memory/peak_mib"] = peak_memory(self.ranks.device) / 2**20
+        return row
+
+    @torch.no_grad()
+    def samples(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """What the generator (its average, where there is one) makes of CPU inputs in eval mode, on the CPU."""
+        network = self.generator if self.ema is None else self.ema.module
+        network.eval()
+        labels = None if labels is None else self._to_device(labels)
+        made = apply(network, self._to_device(z), labels).float().cpu()
+        network.train()
+        return made
+
+    def _sample(self) -> Row:
+        """Writes the grid of this step from the fixed noise, and measures where the truth is known."""
+        assert self.run is not None
+        assert self.logger is not None
+        columns = self.settings.sample_columns
+        rows = self.facts.num_classes if self.conditional else self.settings.sample_rows
+        noise = rng(self.config.seed, "grid")
+        z = draw_latent(self.config.architecture.latent, rows * columns, noise)
+        labels = torch.arange(rows).repeat_interleave(columns) if self.conditional else None
+        made = self.samples(z, labels)
+        if len(self.facts.shape) == 1 and self.step % self.settings.sample_every == 0:
+            self.evolution.append(made[0])
+
+        def draw(count: int) -> Tensor:
+            noise = rng(self.config.seed, "measure")
+            return self.samples(draw_latent(self.config.architecture.latent, count, noise), None)
+
+        values, picture = measure(self.dataset, draw, self.discriminator) if not self.conditional else ({}, None)
+        if picture is None:
+            picture = pictures.grid(self.facts.in_data_units(made), columns)
+        pictures.save(self.run.path / "samples" / f"step_{self.step:08d}.png", picture)
+        self.logger.image("samples/grid", picture, self.step)
+        return values
+
+    def _save(self, must_succeed: bool) -> None:
+        """Writes a checkpoint; where the disk is full, says so and goes on with the last good one, if it may."""
+        if not all(bool(torch.isfinite(p).all()) for ps in self.parameters.values() for p in ps):
+            raise Diverged("a weight is not finite")
+        if self.penalties:  # each process holds that of its own share; a resumed run starts from the mean
+            means = self.ranks.mean(torch.stack(list(self.penalties.values())))
+            self.penalties = dict(zip(self.penalties, means.unbind(), strict=True))
+        if self.run is None or self.logger is None:
+            return
+        try:
+            self.logger.flush()
+            if self.trains_generator:
+                network = self.generator if self.ema is None else self.ema.module
+                weights = checkpoint.dump(network.state_dict())
+                checkpoint.write_atomically(self.run.path / "generator.safetensors", weights)
+            checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.settings.keep_checkpoints)
+            self.run.write_json("status.json", {"state": "running", "step": self.step})
+        except OSError as error:
+            if must_succeed:
+                raise
+            say(f"warning: no checkpoint at step {self.step}: {error.strerror}; the last good one is kept")
+
+    def state(self) -> checkpoint.State:
+        """Everything that the next step depends on and that is not a function of (seed, step)."""
+        state: checkpoint.State = {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": {name: o.state_dict()["state"] for name, o in self.parts.optimizers.items()},
+            "penalties": self.penalties,
+        }
+        if self.ema is not None:
+            state["ema"] = self.ema.state_dict()
+        if self.evolution:
+            state["evolution"] = torch.stack(self.evolution)
+        return state
+
+    def load_networks(self, state: checkpoint.State, source: str) -> None:
+        """Takes the weights of a checkpoint; raises `UserError` where they are another architecture's."""
+        try:
+            self.generator.load_state_dict(state.get("generator", {}))
+            self.discriminator.load_state_dict(state["discriminator"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"] if "ema" in state else self.ema.state_dict())
+        except (RuntimeError, KeyError, AttributeError) as error:
+            raise UserError(f"{source}: its weights do not fit: {str(error).splitlines()[-1].strip()}") from error
+
+    def load(self, step: int, state: checkpoint.State, source: str) -> None:
+        """Goes back to what `state()` returned after `step`."""
+        self.load_networks(state, source)
+        try:
+            for name, optimizer in self.parts.optimizers.items():
+                moments = {int(i): moment for i, moment in state.get("optimizer", {}).get(name, {}).items()}
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            self.penalties = {k: self._to_device(v) for k, v in state.get("penalties", {}).items()}
+            self.evolution = list(state.get("evolution", []))
+        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"{source}: its state does not fit: {str(error).splitlines()[-1].strip()}") from error
+        self.step = step
+
+    def in_turn(self, row: Row) -> Row:
+        """What of a row the schedule asks for at its step, and not only because the run ended there."""
+        kept = {"metric": self.settings.sample_every}
+        on_schedule = lambda tag: row["step"] % kept.get(tag.split("/")[0], self.settings.log_every) == 0  # noqa: E731
+        return {tag: value for tag, value in row.items() if tag == "step" or on_schedule(tag)}
+
+    def reference_losses(self) -> dict[str, float]:
+        """What the losses are where the discriminator cannot tell real from fake."""
+        logit = torch.full((1,), self.parts.loss.equilibrium_logit)
+        real, fake = self.parts.loss.discriminator_terms(logit, logit)
+        generator = self.parts.loss.generator_term(logit, logit)
+        return {"discriminator_real": real.item(), "discriminator_fake": fake.item(), "generator": generator.item()}
+
+    # Being stopped
+
+    def _ask_to_stop(self) -> None:
+        self._stop = True
+
+    def _asked_to_stop(self, logs: bool) -> bool:
+        # Asking the other processes makes them wait for each other: only where a logged step does so anyway.
+        return self.ranks.any(self._stop) if self.ranks.size == 1 or logs else False
+
+
+class Clock:
+    """Speed since the last pause, and the time left."""
+
+    def __init__(self, step: int) -> None:
+        self._first, self._begun = step, time.perf_counter()
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Leaves out of the speed what was not training."""
+        self._step, self._since = step, time.perf_counter()
+
+    def speed(self, step: int, batch_size: int) -> Row:
+        """Images a second, and seconds since the run (or its continuation) began."""
+        now = time.perf_counter()
+        images = (step - self._step) * batch_size
+        return {"speed/images_per_second": images / (now - self._since), "time/seconds": now - self._begun}
+
+    def seconds_left(self, step: int, steps: int) -> float:
+        """At the pace so far, pauses included."""
+        return (time.perf_counter() - self._begun) / (step - self._first) * (steps - step)
+
+
+class handled_signals:
+    """While it lasts, SIGTERM and SIGINT ask to stop; a second one has its usual effect."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        def handle(number: int, _: Any) -> None:
+            print("stopping after this step; once more to stop at once", file=sys.stderr)
+            self._restore()
+            self._ask()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job, or where a parent answers
+                self._previous[number] = signal.signal(number, handle)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_: Any) -> None:
+        self._restore()
+
+
+def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
+    """What the learning rates are multiplied by at `step` (1 … steps)."""
+    progress = (step - 1) / steps
+    factor = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[schedule]
+    return factor * min(1.0, step / (warmup_steps + 1))
