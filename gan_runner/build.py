@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.config import Architecture, Config, Latent, Section, find_components
+from gan_runner.config import Architecture, Config, Latent, Section, find_component
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
 from gan_runner.losses import Loss
@@ -52,14 +52,13 @@ class Parts:
 
 def build_dataset(config: Config) -> Dataset:
     """The dataset, read and checked."""
-    return find_components(config)["dataset"].build()
+    return find_component(config, "dataset").build()
 
 
 def build_generator(config: Config, facts: Facts) -> nn.Module:
     """The generator for data of these facts, on the CPU, initialised by the seed alone."""
     torch.manual_seed(derive(config.seed, "generator"))
-    component = find_components(config)["architecture.generator"]
-    return component.build(
+    return find_component(config, "architecture.generator").build(
         latent_dim=config.architecture.latent.dim,
         shape=facts.shape,
         num_classes=labels_wanted(config.architecture, facts),
@@ -69,10 +68,9 @@ def build_generator(config: Config, facts: Facts) -> nn.Module:
 
 def build_parts(config: Config, facts: Facts, device: torch.device) -> Parts:
     """Networks, loss, regularizers and optimizers, on `device`."""
-    components = find_components(config)
     generator = build_generator(config, facts)
     torch.manual_seed(derive(config.seed, "discriminator"))
-    discriminator = components["architecture.discriminator"].build(
+    discriminator = find_component(config, "architecture.discriminator").build(
         shape=facts.shape,
         num_classes=labels_wanted(config.architecture, facts),
         value_range=facts.value_range,
@@ -81,13 +79,13 @@ def build_parts(config: Config, facts: Facts, device: torch.device) -> Parts:
     optimizers = {}
     for name, network in networks.items():
         # Channels-last convolutions are faster on CPUs and GPUs alike; other layers do not notice.
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device, memory_format=torch.channels_last)
         if any(True for _ in network.parameters()):
-            optimizers[name] = components[f"optimizer.{name}"].build(params=list(network.parameters()))
+            optimizers[name] = find_component(config, f"optimizer.{name}").build(params=list(network.parameters()))
     if "discriminator" not in optimizers:
         raise UserError("architecture.discriminator: has no parameters to train")
-    regularizers = {name: components[f"regularizer.{name}"].build() for name in config.regularizer}
-    return Parts(generator, discriminator, components["loss"].build(), regularizers, optimizers)
+    regularizers = {name: find_component(config, f"regularizer.{name}").build() for name in config.regularizer}
+    return Parts(generator, discriminator, find_component(config, "loss").build(), regularizers, optimizers)
 
 
 def labels_wanted(architecture: Architecture, facts: Facts) -> int:

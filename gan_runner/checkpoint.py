@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ _NAME = re.compile(r"step_(\d{8,})-([0-9a-f]{16})\.safetensors")
 State = dict[str, Any]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is either the old one or the whole new one, whenever the machine stops."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Writes a file, given whole or in parts, that is either the old or all of the new, whenever the machine stops."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
     directory = os.open(path.parent, os.O_RDONLY)
@@ -47,14 +47,15 @@ def save(directory: Path, step: int, state: State, keep: int) -> Path:
     content = dump(state)
     path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_atomically(path, content)
-    for old in checkpoints(directory)[:-keep]:
+    for old in [*checkpoints(directory)[:-keep], *directory.glob(".*.tmp")]:  # and what a kill left half written
         old.unlink()
     return path
 
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, oldest first."""
-    return sorted(path for path in directory.glob("step_*.safetensors") if _NAME.fullmatch(path.name))
+    named = [path for path in directory.glob("step_*.safetensors") if _NAME.fullmatch(path.name)]
+    return sorted(named, key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -66,7 +67,7 @@ def step_of(path: Path) -> int:
 
 def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
     """Step and state of the newest intact checkpoint (0 and {} where there never was one), and the damaged ones."""
-    damaged = []
+    damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):
         content = path.read_bytes()
         match = _NAME.fullmatch(path.name)
@@ -93,10 +94,14 @@ def parse(content: bytes, path: Path) -> State:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         values = json.loads(header.get("__metadata__", {}).get("values", "{}"))
-    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
+        return _nest({**tensors, **values})
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no safetensors file of this program: {error}") from error
+
+
+def _nest(leaves: Mapping[str, Any]) -> State:
     state: State = {}
-    for name, leaf in {**tensors, **values}.items():
+    for name, leaf in leaves.items():
         node = state
         *parents, last = name.split("/")
         for parent in parents:

@@ -6,6 +6,7 @@ Nothing here imports torch: `--help` answers in a fraction of a second.
 """
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def run(command: Command, config_name: str) -> None:
     except UserError as error:
         say(f"error: {error}")
         status = REFUSED
+    except KeyboardInterrupt:  # before the training began, or a second Ctrl-C
+        status = 128 + signal.SIGINT
     sys.exit(status)
 
 
@@ -88,8 +91,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             parsed += parser.parse_overrides([override])
         except HydraException as error:
             raise UserError(
-                f"{override}: is not in Hydra's grammar, where a value with = ( [ {{ or a leading ~ needs quotes of its "
-                f"own: {override.partition('=')[0]}='\"…\"'"
+                f"{override}: is not in Hydra's grammar, where a value with = ( [ {{ or a leading ~ needs quotes of "
+                f"its own: {override.partition('=')[0]}='\"…\"'"
             ) from error
     return parsed
 
@@ -112,6 +115,7 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # the signal was meant for the sweep
 
+    GlobalHydra.instance().clear()  # where hydra.mode=MULTIRUN has been composed to be found
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except KeyboardInterrupt:
@@ -137,8 +141,8 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         raise UserError(_missing_choice(error, loader)) from error
     except ConfigCompositionException as error:
         raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError) as error:
-        raise UserError(one_line(error)) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
+        raise UserError(one_line(error)) from error  # ValueError: a number for a group's choice
 
 
 def _loader(config_dir: str | None) -> Hydra:
@@ -168,10 +172,10 @@ def _missing_choice(error: MissingConfigException, loader: Hydra) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return one_line(error)
-    if error.options is None:
-        groups = loader.list_all_config_groups() if hasattr(loader, "list_all_config_groups") else []
-        return f"{group}: no such group; {did_you_mean(group, groups)}"
-    return f"{group}={choice}: no such {group}; {did_you_mean(choice, error.options)}"
+    choices = loader.config_loader.get_group_options(group)  # the exception has none for regularizer=[r1,r3]
+    if not choices:
+        return f"{group}: no such group; {did_you_mean(group, loader.list_all_config_groups())}"
+    return f"{group}={choice}: no such {group}; {did_you_mean(choice, choices)}"
 
 
 def _missing_key(error: Exception, overrides: list[str], config_name: str, config_dir: str | None) -> str:

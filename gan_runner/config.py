@@ -21,8 +21,13 @@ from gan_runner.errors import UserError, did_you_mean
 from gan_runner.losses import Loss
 from gan_runner.regularizers import Regularizer
 
-# What a configuration found in a run directory may name besides this package and what the user trusts.
-PLAIN_MODULES = ("torch.nn", "torch.optim")
+# What a configuration found in a run directory may name besides what the user trusts: components, which compute and
+# touch no files but the data's. Any other class of this package could be made to write.
+PLAIN_MODULES = (
+    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "regularizers")),
+    "torch.nn",
+    "torch.optim",
+)
 
 # What the runner hands to a component; none of it can be set in YAML.
 FACTS = {
@@ -135,7 +140,7 @@ class Component:
 def check(plain: Mapping[str, Any]) -> Config:
     """Types, ranges and the rules between keys; raises `UserError` at the first that does not hold."""
     config = validate(Config, plain)
-    components = find_components(config)
+    components = {key: find_component(config, key) for key in component_keys(config)}
     loss, trainer, device = components["loss"].cls, config.trainer, config.device
     rules = [
         (
@@ -173,9 +178,19 @@ def check(plain: Mapping[str, Any]) -> Config:
     return config
 
 
-def find_components(config: Config) -> dict[str, Component]:
-    """Everything with a `_target_`, by its key, e.g. "architecture.generator"."""
-    nodes: dict[str, tuple[dict[str, Any], type]] = {
+def component_keys(config: Config) -> list[str]:
+    """The keys of everything with a `_target_`, e.g. "architecture.generator"."""
+    return list(_nodes(config))
+
+
+def find_component(config: Config, key: str) -> Component:
+    """The class at `key` with its values, checked against each other; raises `UserError`."""
+    return component(key, *_nodes(config)[key])
+
+
+def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
+    """Every node with a `_target_`, and what its class must be a subclass of."""
+    return {
         "dataset": (config.dataset, Dataset),
         "architecture.generator": (config.architecture.generator, torch.nn.Module),
         "architecture.discriminator": (config.architecture.discriminator, torch.nn.Module),
@@ -184,7 +199,6 @@ def find_components(config: Config) -> dict[str, Component]:
         "optimizer.discriminator": (config.optimizer.discriminator, torch.optim.Optimizer),
         **{f"regularizer.{name}": (node, Regularizer) for name, node in config.regularizer.items()},
     }
-    return {key: component(key, node, base) for key, (node, base) in nodes.items()}
 
 
 def component(key: str, node: Mapping[str, Any], base: type) -> Component:
@@ -256,11 +270,11 @@ def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where
 
     Nothing is imported before this has passed: an import alone can run code.
     """
-    packages = ("gan_runner", *PLAIN_MODULES, *trust)
+    packages = (*PLAIN_MODULES, *trust)
     for key, target in find_targets(plain).items():
         if not any(target.startswith(f"{package}.") for package in packages):
             raise UserError(
-                f"{where}: {key} is {target}, which is outside gan_runner and torch's plain modules; nothing of this "
+                f"{where}: {key} is {target}, which is none of the components of gan_runner and torch; nothing of this "
                 f"run was loaded. If you trust it, add trust=[{target.split('.')[0]}]"
             )
         module, _, name = target.rpartition(".")
@@ -292,14 +306,12 @@ def validate(kind: Any, value: Any, key: str = "") -> Any:
         problem = error.errors()[0]
         path = [key] if key else []
         for part in problem["loc"]:  # pydantic also puts the branch of a union there, which no user typed
-            if (
-                (isinstance(value, dict | list)
-                and problem["type"] in ("missing", "extra_forbidden"))
-                or _has(value, part)
+            if (isinstance(value, dict | list) and problem["type"] in ("missing", "extra_forbidden")) or _has(
+                value, part
             ):
                 path.append(str(part))
                 value = value[part] if _has(value, part) else None
-        raise UserError(_sentence(".".join(path), problem)) from error
+        raise UserError(_sentence(".".join(path), problem, kind)) from error
 
 
 def _has(value: Any, part: str | int) -> bool:
@@ -314,10 +326,9 @@ def _whole_floats_as_integers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _sentence(path: str, problem: Any) -> str:
+def _sentence(path: str, problem: Any, model: Any) -> str:
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
-        model: Any = Config
         for parent in parents:
             model = model.model_fields[parent].annotation
         return f"{path}: no such key; {did_you_mean(str(last), model.model_fields)}"

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +20,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gan_runner.config import Device
+from gan_runner.console import say
 from gan_runner.errors import UserError
+
+PATIENCE = 10.0  # seconds
 
 T = TypeVar("T")
 
@@ -48,7 +52,7 @@ def check_device(device: Device, batch_size: int) -> None:
         raise UserError(f"device.device_ids={device.device_ids}: device={device.kind} has no numbered devices")
     if device.kind != "ddp" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            f"device={device.kind}: torchrun started {os.environ['WORLD_SIZE']} processes; use device=ddp to share a run"
+            f"device={device.kind}: torchrun started {os.environ['WORLD_SIZE']} processes; to share a run: device=ddp"
         )
     if device.kind != "ddp":
         return
@@ -88,6 +92,8 @@ class Ranks:
             self.data_parallel_ids = ids if device.kind == "data_parallel" else []
         elif device.kind in ("mps", "auto") and torch.backends.mps.is_available():
             self.device = torch.device("mps")
+        elif device.kind == "data_parallel":
+            say("device=data_parallel: this machine has no CUDA GPU; running on the CPU")
 
     @property
     def is_main(self) -> bool:
@@ -171,7 +177,7 @@ def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
     """Runs `work(*arguments)` in so many processes, as torchrun would, and returns the main one's exit status.
 
     SIGTERM and SIGINT are passed on as SIGTERM (a terminal sends its Ctrl-C to all of them at once, so the workers
-    ignore that one); if one process dies, the others are ended.
+    ignore that one), a second one as SIGKILL; if one process dies, the others are ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -191,19 +197,24 @@ def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
         worker.start()
         workers.append(worker)
 
+    asked = False
+
     def forward(*_: Any) -> None:
+        nonlocal asked
         for worker in workers:
-            worker.terminate()
+            worker.kill() if asked else worker.terminate()
+        asked = True
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        alive = list(workers)
+        alive, patience = list(workers), None
         while alive:
-            multiprocessing.connection.wait([w.sentinel for w in alive])
-            alive = [w for w in alive if w.is_alive()]
-            if any(w.exitcode is not None and (w.exitcode < 0 or w.exitcode == 1) for w in workers):
+            if not multiprocessing.connection.wait([w.sentinel for w in alive], patience):
                 for worker in alive:
                     worker.kill()
+            alive = [w for w in alive if w.is_alive()]
+            if any(w.exitcode is not None and (w.exitcode < 0 or w.exitcode == 1) for w in workers):
+                patience = PATIENCE  # they mostly notice by themselves, and the main one can say what happened
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -214,8 +225,17 @@ def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
 def _worker(environment: dict[str, str], work: Callable[..., int], arguments: Sequence[Any]) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(environment["WORLD_SIZE"])))  # share the cores out
     raise SystemExit(work(*arguments))
+
+
+def _end_with_parent() -> None:
+    """Leaves no worker behind where the parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def peak_memory(device: torch.device) -> int:

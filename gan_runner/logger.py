@@ -2,13 +2,16 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary as summaries
 
 from gan_runner.checkpoint import write_atomically
 from gan_runner.errors import UserError
@@ -23,7 +26,7 @@ CHART = {
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of metrics.jsonl; a last line that a kill cut short is left out. Raises `UserError` for anything else."""
+    """The rows of metrics.jsonl; a last line that a kill cut short is left out, any other mistake a `UserError`."""
     if not path.exists():
         return []
     rows = []
@@ -50,17 +53,14 @@ class Logger:
         write_atomically(self._path, b"".join(map(_line, self.rows)))
         self._file = self._path.open("ab", buffering=0)
         self._size = self._path.stat().st_size
-        # TensorBoard drops what an earlier writer wrote from purge_step on, but only counts a writer as a restart if
-        # the first one had a purge_step too; hence 0 in a new run.
-        self._events = SummaryWriter(str(directory), purge_step=step + 1 if step else 0)
+        self._events = EventFile(directory, step + 1 if step else 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row, and the same values as TensorBoard scalars."""
         row = {"step": step, **values}
         self.rows.append(row)
-        for tag, value in values.items():
-            self._events.add_scalar(tag, value, step)
         self._append(_line(row))
+        self._events.add(step, *(summaries.scalar(tag, value) for tag, value in values.items()))
 
     def _append(self, line: bytes) -> None:
         try:
@@ -74,25 +74,53 @@ class Logger:
 
     def image(self, tag: str, picture: np.ndarray, step: int) -> None:
         """A picture, (H, W, 3) uint8."""
-        self._events.add_image(tag, picture, step, dataformats="HWC")
+        self._events.add(step, summaries.image(tag, picture, dataformats="HWC"))
 
     def describe(self, config: Mapping[str, Any]) -> None:
         """What does not change during a run: hyperparameters, the layout of the loss chart."""
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in _dotted(config)}
-        # add_hparams would make a second run beside this one: its three summaries go into the same file instead.
-        for summary in hparams(values, {"loss/generator": None, "loss/discriminator": None}):
-            self._events.file_writer.add_summary(summary)
-        self._events.add_custom_scalars(CHART)
+        about = summaries.hparams(values, {"loss/generator": None, "loss/discriminator": None})
+        self._events.add(0, *about, summaries.custom_scalars(CHART))
 
     def flush(self) -> None:
         """Everything logged so far is on the disk; called before a checkpoint, which must not be ahead of the logs."""
         os.fsync(self._file.fileno())
-        self._events.flush()
 
     def close(self) -> None:
         """Ends the logs."""
         self._file.close()
         self._events.close()
+
+
+class EventFile:
+    """A file of TensorBoard's events, in which it drops what an earlier one holds from `purge_step` on.
+
+    Written by the caller and not, as `SummaryWriter` does, by a thread of its own: a full disk is an `OSError` here and
+    now, and what was logged is there to be seen. Its `add_hparams` would also make a second run beside this one.
+    """
+
+    def __init__(self, directory: Path, purge_step: int) -> None:
+        # Read in the order of their names; two may be opened within one second.
+        self._file = (directory / f"events.out.tfevents.{time.time():.6f}").open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        # This counts as a restart only if the first file of the run has it too.
+        self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, *parts: Any) -> None:
+        """Summaries of one step."""
+        for part in parts:
+            self._write(Event(step=step, summary=part))
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        with suppress(OSError):  # what a full disk did not take has been reported, and is in nobody's way
+            self._file.close()
 
 
 def _line(row: Row) -> bytes:

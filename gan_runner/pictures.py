@@ -53,6 +53,16 @@ def save(path: Path, picture: Picture) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def save_animation(path: Path, frames: Sequence[Picture]) -> None:
+    """Writes a GIF that repeats without end, ten frames a second, whole or not at all."""
+    from PIL import Image
+
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=100, loop=0)
+    write_atomically(path, buffer.getvalue())
+
+
 def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float]) -> Picture:
     """The losses over the steps, each with a dashed line where it stands when D cannot tell real from fake."""
     figure, axes = _figure()

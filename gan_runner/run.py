@@ -1,8 +1,11 @@
 """One run from its first file to its last: what each of its processes does around the training loop."""
 
 import shlex
+import signal
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from gan_runner.checkpoint import load_newest
 from gan_runner.config import Config, check, find_targets
 from gan_runner.console import say
 from gan_runner.datasets import Dataset
-from gan_runner.devices import Ranks, peak_memory
+from gan_runner.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.errors import UserError
 from gan_runner.logger import Logger, Row
 from gan_runner.manifest import environment
@@ -23,6 +26,13 @@ from gan_runner.randomness import rng
 from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
 from gan_runner.summary import memory, parameter_count, summarize
 from gan_runner.trainer import Diverged, Interrupted, Trainer
+
+STATES = {
+    cli.COMPLETED: "completed",
+    cli.FAILED: "failed",
+    cli.DIVERGED: "diverged",
+    cli.INTERRUPTED: "interrupted",
+}
 
 
 def work(planned: Plan, ranks: Ranks | None = None) -> int:
@@ -35,27 +45,60 @@ def work(planned: Plan, ranks: Ranks | None = None) -> int:
 
         # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
         if planned.continues:
-            directory = ranks.main_alone(RunDirectory, planned.path)
             if ranks.on_main(already_completed, planned.path, config):
                 return cli.COMPLETED
+            directory = ranks.main_alone(RunDirectory, planned.path)
         dataset = ranks.main_first(lambda: prepare_dataset(config, ranks))
         trainer = Trainer(config, dataset, ranks)
-        summary = try_out(trainer)
-        fingerprint = ranks.on_main(dataset.fingerprint)
-        restore(trainer, planned, fingerprint)
-        if not planned.continues:
-            directory = ranks.main_alone(RunDirectory.create, planned.path, planned.unique)
+        with answered_signals(trainer.ask_to_stop):
+            ranks.any(False)  # nothing is on the disk before all processes can be interrupted
+            summary = try_out(trainer)
+            fingerprint = ranks.on_main(dataset.fingerprint)
+            restore(trainer, planned, fingerprint)
+            if not planned.continues:
+                directory = ranks.main_alone(RunDirectory.create, planned.path, planned.unique)
 
-        if directory is None:
-            return fit(trainer, None, None)
-        return Record(directory, trainer, planned, fingerprint).keep(summary)
+            if directory is None:
+                return fit(trainer, None, None)
+            return Record(directory, trainer, planned, fingerprint).keep(summary)
     except UserError as error:
         say(f"error: {error}")
         return cli.REFUSED
+    except OSError as error:  # a full disk, most likely
+        say(f"error: {error}")
+        return cli.FAILED
     finally:
         if directory is not None:
             directory.release()
         ranks.leave()
+
+
+@contextmanager
+def answered_signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGINT ask to stop; a second one has its usual effect.
+
+    Not on one of several processes: a signal to all of them reaches each twice, once through whoever started them,
+    who also ends them where they do not stop.
+    """
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def answer(*_: Any) -> None:
+        if not under_torchrun():
+            restore()
+        say("stopping after this step; once more to stop at once")
+        ask_to_stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job, or where a parent answers
+            previous[number] = signal.signal(number, answer)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def already_completed(path: Path, config: Config) -> bool:
@@ -125,6 +168,7 @@ class Record:
         before = read_json(path / "manifest.json")
         say(summary)
         say(f"{path}: from step {trainer.step} to {trainer.settings.steps} on {trainer.ranks.device}")
+        self.directory.sign()
         self.directory.write_config(self.planned.plain)
         self.directory.write_json("status.json", {"state": "running", "step": trainer.step})
         (path / "summary.txt").write_text(summary + "\n")
@@ -141,14 +185,17 @@ class Record:
         logger = Logger(path, trainer.step, trainer.in_turn)
         if not trainer.step:
             logger.describe(self.planned.plain)
-        try:
-            status = fit(trainer, self.directory, logger)
-            self.draw_charts(logger)
-        finally:
-            logger.close()
+        status = fit(trainer, self.directory, logger)
         manifest["wall_seconds"] += time.time() - begun
         manifest["memory_mib"] = memory(trainer.parts) | {"peak": peak_memory(trainer.ranks.device) / 2**20}
-        self.directory.write_json("manifest.json", manifest)
+        try:
+            self.directory.write_json("manifest.json", manifest)
+            if status != cli.FAILED:  # what failed may be the disk, or the loss whose reference values are drawn
+                self.draw_charts(logger)
+        except OSError as error:
+            say(f"warning: {error}")
+        finally:
+            logger.close()
         self.report(status, manifest, logger.rows)
         return status
 
@@ -169,14 +216,11 @@ class Record:
         last: Row = {}
         for row in rows:
             last |= row
-        speed = f", {last['speed/images_per_second']:,.0f} images/s" if "speed/images_per_second" in last else ""
-        state = read_json(self.directory.path / "status.json")["state"]
-        print(
-            f"{state} at step {self.trainer.step} in {manifest['wall_seconds']:.1f} s on {self.trainer.ranks.device}{speed}"
-        )
+        device, seconds = self.trainer.ranks.device, manifest["wall_seconds"]
+        print(f"{STATES[status]} at step {self.trainer.step} in {seconds:.1f} s on {device}")
         for tag, value in last.items():
-            if tag.startswith(("loss/", "score/", "divergence/", "metric/")):
-                print(f"  {tag:28} {value:.4f}")
+            if tag.startswith(("loss/", "score/", "divergence/", "metric/", "speed/")):
+                print(f"  {tag:28} {value:,.4f}")
         sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.1f}" for name, size in manifest["memory_mib"].items())
         print(f"  {'memory (MiB)':28} {sizes}")
         if status == cli.INTERRUPTED:
@@ -192,19 +236,23 @@ class Record:
 
 def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:
     """Runs the loop; whatever ends it becomes an exit status and, on the main process, status.json."""
+    status, message = cli.COMPLETED, None
     try:
         trainer.fit(directory, logger)
-        state, status, message = "completed", cli.COMPLETED, None
     except Interrupted:
-        state, status, message = "interrupted", cli.INTERRUPTED, None
+        status = cli.INTERRUPTED
     except Diverged as error:
-        state, status, message = "diverged", cli.DIVERGED, f"after step {trainer.step}: {error}"
+        status, message = cli.DIVERGED, f"after step {trainer.step}: {error}"
     except Exception as error:
-        state, status, message = "failed", cli.FAILED, f"after step {trainer.step}: {cli.one_line(error)}"
+        status, message = cli.FAILED, f"after step {trainer.step}: {cli.one_line(error)}"
         if not isinstance(error, OSError):  # a disk is the user's; anything else is ours, or the user's own class
             traceback.print_exc()
     if message is not None:
-        say(f"error: {state} {message}")
+        say(f"error: {STATES[status]} {message}")
     if directory is not None:
-        directory.write_json("status.json", {"state": state, "step": trainer.step, "message": message})
+        try:
+            directory.write_json("status.json", {"state": STATES[status], "step": trainer.step, "message": message})
+        except OSError as error:
+            say(f"warning: {error}")
+            status = status or cli.FAILED
     return status

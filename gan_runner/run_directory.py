@@ -1,11 +1,13 @@
 """The directory of a run: created exclusively, locked while in use, read as a stranger's work until proven ours."""
 
 import fcntl
+import io
 import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.checkpoint import write_atomically
 from gan_runner.cli import Request
-from gan_runner.config import find_targets, refuse_foreign_targets
+from gan_runner.config import Config, find_targets, refuse_foreign_targets, validate
 from gan_runner.errors import UserError, did_you_mean
 
 # A checkpoint is our own safetensors; a file that opens like a pickle or a zip (torch.save) is not from here.
-_PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
+# (Ours may begin with such bytes too, the length of its header, but then that header's brace follows.)
+_PICKLE = re.compile(rb"\x80[\x02-\x05](?!.{6}\{)|PK\x03\x04|c[\w.]+\n[\w.]+\n", re.DOTALL)
 
 # What a resumed run may change: nothing that decides its course.
 MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
@@ -40,7 +43,7 @@ def plan(request: Request) -> Plan:
     """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
     plain, trust = request.plain, request.plain["trust"]
     if plain["resume"] is not None:
-        path = Path(plain["resume"])
+        path = Path(str(plain["resume"]))  # a directory's name may look like a number
         stored = read_run(path, trust, "resume")
         wanted = _overridden(stored, request)
     elif request.named and is_run(request.directory):
@@ -52,6 +55,7 @@ def plan(request: Request) -> Plan:
     else:
         return Plan(plain, request.directory, continues=False, unique=not request.named)
     refuse_changes(stored, wanted, path)
+    wanted |= {"resume": None, "trust": trust}
     return Plan(wanted, path, continues=True, unique=False)
 
 
@@ -88,25 +92,29 @@ class RunDirectory:
             holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise UserError(f"{path}: is in use by another run (process {holder or 'unknown'})") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     @classmethod
     def create(cls, path: Path, unique: bool) -> "RunDirectory":
         """A new directory. With `unique`, the name gets a number where another run took it in the same second."""
         wanted, number = path, 1
-        while True:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.mkdir()
-                return cls(path)
-            except FileExistsError:
-                if not unique:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    path.mkdir()
                     return cls(path)
-                number += 1
-                path = wanted.with_name(f"{wanted.name}_{number}")
-            except OSError as error:
-                raise UserError(f"{path}: cannot make the run directory: {error.strerror}") from error
+                except FileExistsError:
+                    if not unique:
+                        return cls(path)
+                    number += 1
+                    path = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError as error:
+            raise UserError(f"{path}: cannot make the run directory: {error.strerror}") from error
+
+    def sign(self) -> None:
+        """Tells whoever finds the directory in use by which process; a run that is refused changes nothing."""
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def write_config(self, plain: Mapping[str, Any]) -> None:
         """Keeps the resolved configuration, the identity of the run."""
@@ -127,8 +135,8 @@ def is_run(path: Path) -> bool:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether `path` holds anything that a new run must not mix with."""
-    return path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir()))
+    """Whether `path` holds anything that a new run must not mix with; a run killed at once leaves hidden files."""
+    return path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir()))
 
 
 def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
@@ -139,24 +147,49 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
     """
     if not is_run(path):
         raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        with file.open("rb") as opened:
-            if _PICKLE.match(opened.read(4)):
-                raise UserError(f"{file}: is a pickle, which no run leaves; nothing in {path} was loaded")
-    plain = _read(path / "config.yaml", yaml.safe_load, yaml.YAMLError)
-    refuse_foreign_targets(plain, trust, str(path / "config.yaml"))
+    for file in sorted(path.rglob("*")):
+        if what := _foreign(file):
+            raise UserError(f"{file}: is {what}, which no run leaves; nothing in {path} was loaded")
+    file = path / "config.yaml"
+    plain = _read(file, _parse_config)
+    refuse_foreign_targets(plain, trust, str(file))
+    try:
+        validate(Config, plain)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     return plain
+
+
+def _foreign(file: Path) -> str:
+    """What `file` is that could do harm: a link leads writing astray, a pickle is a program; "" for any other."""
+    try:
+        mode = file.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return "a link or a special file"
+        with file.open("rb") if stat.S_ISREG(mode) else io.BytesIO() as opened:
+            return "a pickle" if _PICKLE.match(opened.read(256)) else ""
+    except FileNotFoundError:  # of a run at work here, which its lock will tell
+        return ""
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _parse_config(text: str) -> Any:
+    """YAML as a run writes it: JSON's values, each written out, for aliases can make a small file endless."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has aliases")
+    return json.loads(json.dumps(yaml.safe_load(text)))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """status.json or manifest.json; {} where a run was stopped before it wrote one."""
-    return _read(path, json.loads, ValueError) if path.exists() else {}
+    return _read(path, json.loads) if path.exists() else {}
 
 
-def _read(path: Path, parse: Any, mistake: type[Exception]) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
         content = parse(path.read_bytes().decode())
-    except (OSError, UnicodeDecodeError, RecursionError, mistake) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: is not what a run leaves: found {type(content).__name__}, expected keys and values")

@@ -35,8 +35,11 @@ def memory(parts: Parts) -> dict[str, float]:
     """MiB held by the parameters and by the state of the optimizers."""
     parameters = [p for network in (parts.generator, parts.discriminator) for p in network.parameters()]
     moments = [v for o in parts.optimizers.values() for state in o.state.values() for v in state.values()]
-    sizes = {"parameters": parameters, "optimizer_state": [v for v in moments if isinstance(v, Tensor)]}
-    return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in sizes.items()}
+    held: dict[str, list[Tensor]] = {
+        "parameters": [*parameters],
+        "optimizer_state": [v for v in moments if isinstance(v, Tensor)],
+    }
+    return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in held.items()}
 
 
 def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None, lines: list[Line]) -> Tensor:
@@ -52,9 +55,10 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         return hook
 
     for layer, module in trial.named_modules():
-        if not any(True for _ in module.children()) or "parametrizations" in dict(module.named_children()):
-            if ".parametrizations." not in f".{layer}.":
-                module.register_forward_hook(note(layer))
+        # A layer with a parametrized weight (spectral norm) has children of its own, but is still one layer.
+        is_layer = not any(True for _ in module.children()) or hasattr(module, "parametrizations")
+        if is_layer and ".parametrizations." not in f".{layer}.":
+            module.register_forward_hook(note(layer))
     try:
         with torch.no_grad():
             output = apply(trial, inputs, labels)

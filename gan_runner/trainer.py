@@ -3,11 +3,8 @@ be measured, watched, stopped and continued exactly.
 """
 
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,43 +86,42 @@ class Trainer:
         progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
         clock = Clock(self.step)
         try:
-            with handled_signals(self._ask_to_stop):
-                for step in range(self.step + 1, settings.steps + 1):
-                    last = step == settings.steps
-                    logs = step % settings.log_every == 0 or last
-                    samples = step % settings.sample_every == 0 or last
-                    noise = rng(self.config.seed, "noise", step)
-                    self.ranks.seed(derive(self.config.seed, "network", step, self.ranks.rank))
-                    self._set_learning_rates(step)
+            for step in range(self.step + 1, settings.steps + 1):
+                last = step == settings.steps
+                logs = step % settings.log_every == 0 or last
+                samples = step % settings.sample_every == 0 or last
+                noise = rng(self.config.seed, "noise", step)
+                self.ranks.seed(derive(self.config.seed, "network", step, self.ranks.rank))
+                self._set_learning_rates(step)
 
-                    for update in range(settings.discriminator_steps):
-                        number = (step - 1) * settings.discriminator_steps + update
-                        real = self._draw_real(number)
-                        fake = self._draw_noise(noise)
-                        discriminator = self._update_discriminator(number, real, fake, logs)
-                    generator = {}
-                    if self.trains_generator and step > settings.generator_start:
-                        fake = fake if settings.generator_noise == "reused" else self._draw_noise(noise)
-                        generator = self._update_generator(real, fake, logs)
-                        if self.ema is not None:
-                            self.ema.update_parameters(self.generator)
-                    self.step = step
+                for update in range(settings.discriminator_steps):
+                    number = (step - 1) * settings.discriminator_steps + update
+                    real = self._draw_real(number)
+                    fake = self._draw_noise(noise)
+                    discriminator = self._update_discriminator(number, real, fake, logs)
+                generator = {}
+                if self.trains_generator and step > settings.generator_start:
+                    fake = fake if settings.generator_noise == "reused" else self._draw_noise(noise)
+                    generator = self._update_generator(real, fake, logs)
+                    if self.ema is not None:
+                        self.ema.update_parameters(self.generator)
+                self.step = step
 
-                    row: Row = {}
-                    if logs:
-                        row = self._losses(discriminator, generator) | clock.speed(step, settings.batch_size)
-                    if samples and self.ranks.is_main:
-                        row |= self._sample()
-                    if row and logger is not None and progress is not None:
-                        logger.write(step, row)
-                        progress.show(step, row, clock.seconds_left(step, settings.steps))
-                    stop = self._asked_to_stop(logs)
-                    if step % settings.checkpoint_every == 0 or last or stop:
-                        self._save(must_succeed=last or stop)
-                    if logs or samples:
-                        clock.restart(step)
-                    if stop and not last:
-                        raise Interrupted
+                row: Row = {}
+                if logs:
+                    row = self._losses(discriminator, generator) | clock.speed(step, settings.batch_size)
+                if samples and self.ranks.is_main:
+                    row |= self._sample()
+                if row and logger is not None and progress is not None:
+                    logger.write(step, row)
+                    progress.show(step, row, clock.seconds_left(step, settings.steps))
+                stop = self._asked_to_stop(logs)
+                if step % settings.checkpoint_every == 0 or last or stop:
+                    self._save(must_succeed=last or stop)
+                if logs or samples:
+                    clock.restart(step)
+                if stop and not last:
+                    raise Interrupted
         finally:
             if progress is not None:
                 progress.close()
@@ -328,6 +324,8 @@ class Trainer:
 
     def in_turn(self, row: Row) -> Row:
         """What of a row the schedule asks for at its step, and not only because the run ended there."""
+        if row["step"] == self.settings.steps:
+            return row
         kept = {"metric": self.settings.sample_every}
         on_schedule = lambda tag: row["step"] % kept.get(tag.split("/")[0], self.settings.log_every) == 0  # noqa: E731
         return {tag: value for tag, value in row.items() if tag == "step" or on_schedule(tag)}
@@ -341,7 +339,8 @@ class Trainer:
 
     # Being stopped
 
-    def _ask_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
+        """Has `fit` save and end after the step under way."""
         self._stop = True
 
     def _asked_to_stop(self, logs: bool) -> bool:
@@ -369,31 +368,6 @@ class Clock:
     def seconds_left(self, step: int, steps: int) -> float:
         """At the pace so far, pauses included."""
         return (time.perf_counter() - self._begun) / (step - self._first) * (steps - step)
-
-
-class handled_signals:
-    """While it lasts, SIGTERM and SIGINT ask to stop; a second one has its usual effect."""
-
-    def __init__(self, ask: Callable[[], None]) -> None:
-        self._ask = ask
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        def handle(number: int, _: Any) -> None:
-            print("stopping after this step; once more to stop at once", file=sys.stderr)
-            self._restore()
-            self._ask()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job, or where a parent answers
-                self._previous[number] = signal.signal(number, handle)
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *_: Any) -> None:
-        self._restore()
 
 
 def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:

@@ -1,0 +1,185 @@
+"""Samples of a run's generator: the values, a grid of them, single pictures, and the way from one sample to another.
+
+The run directory is all it takes, on any machine.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from gan_runner import pictures
+from gan_runner.build import Facts, apply, build_generator, draw_latent, labels_wanted
+from gan_runner.checkpoint import parse, write_atomically
+from gan_runner.config import Config, Device, Latent, Section, validate
+from gan_runner.devices import Ranks, check_device
+from gan_runner.errors import UserError
+from gan_runner.randomness import rng
+from gan_runner.run_directory import read_json, read_run
+
+_CHUNK = 64  # latents drawn and used at once, whatever is asked for, so that no sample depends on the count
+_GRID_LIMIT = 1024  # samples in grid.png
+
+
+class Sampling(Section):
+    """What to sample, from which run, and where to write it."""
+
+    run: str
+    count: PositiveInt
+    label: NonNegativeInt | None
+    seed: NonNegativeInt
+    out: str | None
+    columns: PositiveInt
+    images: bool
+    interpolate: Annotated[list[NonNegativeInt], Field(min_length=2)] | None
+    frames: NonNegativeInt
+    trust: list[str]
+    device: Device
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """A generator in eval mode, and what is to be known to feed it."""
+
+    network: nn.Module
+    latent: Latent
+    facts: Facts
+    num_classes: int  # that it is conditioned on, 0: none
+    device: torch.device
+
+    def latents(self, seed: int) -> Iterator[Tensor]:
+        """The inputs that belong to `seed`, without end, in chunks (_CHUNK, latent.dim) on the CPU."""
+        noise = rng(seed, "sample")
+        while True:
+            yield draw_latent(self.latent, _CHUNK, noise)
+
+    @torch.inference_mode()
+    def __call__(self, z: Tensor, labels: Tensor) -> Tensor:
+        """(B, latent.dim), (B,) -> samples (B, *shape) in the data's own units, float32, on the CPU."""
+        made = apply(self.network, z.to(self.device), labels.to(self.device) if self.num_classes else None)
+        return self.facts.in_data_units(made).cpu()
+
+
+def write_samples(plain: Mapping[str, Any]) -> Path:
+    """Writes what the configuration `plain` asks for into the folder that it returns.
+
+    Raises `UserError`, and leaves nothing behind, where the configuration or the run is not what it must be.
+    """
+    settings = validate(Sampling, plain)
+    generator = load_generator(Path(settings.run), settings.trust, find_device(settings.device))
+    if settings.label is not None and settings.label >= generator.num_classes:
+        allowed = f"has the classes 0 to {generator.num_classes - 1}" if generator.num_classes else "is unconditional"
+        raise UserError(f"label={settings.label}: the generator of {settings.run} {allowed}")
+    out = Path(settings.out) if settings.out is not None else Path(settings.run) / "sampled"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shape = (settings.count, *generator.facts.shape)
+        write_atomically(out / "samples.npy", npy(shape, draw(generator, settings)))
+        samples = np.load(out / "samples.npy", mmap_mode="r")  # there may be more than fit into memory
+        pictures.save(out / "grid.png", pictures.grid(torch.tensor(samples[:_GRID_LIMIT]), settings.columns))
+        for i in range(settings.count if settings.images else 0):
+            pictures.save(out / "images" / f"{i:06}.png", pictures.grid(torch.tensor(samples[i : i + 1]), 1))
+        if settings.interpolate is not None:
+            write_interpolation(out, generator, settings, settings.interpolate)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
+    return out
+
+
+def find_device(device: Device) -> torch.device:
+    """The one device to compute on; refuses those that are several."""
+    if device.kind in ("data_parallel", "ddp"):
+        raise UserError(f"device={device.kind}: sampling is one process on one device; use auto, cpu, cuda or mps")
+    check_device(device, batch_size=_CHUNK)
+    torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
+    ranks = Ranks()
+    ranks.place(device)
+    return ranks.device
+
+
+def load_generator(run: Path, trust: Sequence[str], device: torch.device) -> TrainedGenerator:
+    """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
+
+    Raises `UserError`, which names the file that is not what a run leaves.
+    """
+    stored, manifest, weights = read_run(run, trust, "run"), run / "manifest.json", run / "generator.safetensors"
+    try:
+        config = validate(Config, stored)
+    except UserError as error:
+        raise UserError(f"{run / 'config.yaml'}: {error}") from error
+    data = read_json(manifest).get("data", {})
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key in Facts.model_fields}
+    facts = validate(Facts, data, f"{manifest}: data")
+    if not weights.is_file():
+        raise UserError(f"{weights}: is not there; the run has trained no generator, or not come to its first save")
+    try:
+        network = build_generator(config, facts)
+        network.load_state_dict(parse(weights.read_bytes(), weights))
+    except RuntimeError as error:
+        raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise UserError(f"{weights}: holds numbers that are not finite")
+    classes = labels_wanted(config.architecture, facts)
+    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device)
+
+
+def draw(generator: TrainedGenerator, settings: Sampling) -> Iterator[Tensor]:
+    """`count` samples, in chunks; the n-th of a seed is the same whatever the count. Without a label, a class a row."""
+    starts = range(0, settings.count, _CHUNK)
+    for start, z in zip(starts, generator.latents(settings.seed), strict=False):
+        row = torch.arange(start, start + _CHUNK) // settings.columns
+        labels = row % max(generator.num_classes, 1) if settings.label is None else torch.full_like(row, settings.label)
+        yield generator(z, labels)[: settings.count - start]
+
+
+def npy(shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Iterator[bytes]:
+    """The content of a .npy file, part by part: float32 of `shape`, which the `chunks` make up."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for chunk in chunks:
+        yield chunk.numpy().astype("<f4").tobytes()
+
+
+def write_interpolation(out: Path, generator: TrainedGenerator, settings: Sampling, seeds: Sequence[int]) -> None:
+    """The way from the first sample of each seed to that of the next: interpolation.png (a row a leg) and .gif."""
+    step = settings.frames + 1
+    corners = torch.cat([next(generator.latents(seed))[:1] for seed in seeds])
+    z = way_through(corners, step, generator.latent)
+    labels = torch.full((len(z),), settings.label or 0)
+    chunks = zip(z.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    samples = torch.cat([generator(*chunk) for chunk in chunks])
+    rows = [samples[i : i + step + 1] for i in range(0, len(samples) - 1, step)]
+    pictures.save(out / "interpolation.png", pictures.grid(torch.cat(rows), step + 1))
+    pictures.save_animation(out / "interpolation.gif", [pictures.grid(sample[None], 1) for sample in samples])
+
+
+def way_through(corners: Tensor, steps: int, latent: Latent) -> Tensor:
+    """Latents (steps·(K - 1) + 1, dim) from each of the `corners` (K, dim) to the next in so many `steps`.
+
+    Normal latents go along the sphere that nearly all of their mass lies near, others straight.
+    """
+    between = spherical if latent.distribution == "normal" else torch.lerp
+    centred = corners.double() - latent.loc
+    t = torch.arange(steps, dtype=torch.double).unsqueeze(1) / steps
+    legs = [between(start, end, t) for start, end in pairwise(centred)]
+    return (torch.cat([*legs, centred[-1:]]) + latent.loc).float()
+
+
+def spherical(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """(sin((1 - t)Ω)·start + sin(tΩ)·end) / sin Ω, with Ω the angle between the vectors (dim,), at each t (N, 1).
+
+    Source: White, "Sampling Generative Networks" (2016), after Shoemake (1985).
+    """
+    angle = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1).acos()
+    if angle.sin() < 1e-6:  # the vectors lie on one line
+        return torch.lerp(start, end, t)
+    return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()

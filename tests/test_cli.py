@@ -1,0 +1,265 @@
+"""What a user's mistakes come to: one line that names the key or file, status 2, and no directory."""
+
+import fcntl
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_runner import cli
+from gan_runner.errors import UserError
+from tests.conftest import REPOSITORY, tree
+from tests.training import TINY
+
+TEN_STEPS = (*TINY, "trainer.steps=10")
+
+
+def idx(array: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    {
+        # Groups and their choices
+        "choice": ("loss=hing", ("loss=hing", "did you mean 'hinge'", "wasserstein")),
+        "choice in a list": ("regularizer=[r1,r3]", ("regularizer=r3", "gradient_penalty, r1, r2")),
+        "experiment": ("experiment=nope", ("experiment=nope", "allowed: ")),
+        "group": ("losss=hinge", ("losss", "did you mean 'loss'")),
+        "group with +": ("+losss=hinge", ("losss", "did you mean 'loss'")),
+        "group and choice that are both unknown": ("+flavour=sweet", ("flavour: no such key",)),
+        "a number for a choice": ("trainer=5", ("group", "string")),
+        # Keys
+        "key": ("trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
+        "key with +": ("+trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
+        "key with ++": ("++trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'")),
+        "key at the top": ("sed=1", ("sed", "did you mean 'seed'")),
+        "key of a component": ("optimizer.generator.lrr=1", ("optimizer.generator.lrr", "did you mean 'lr'")),
+        "key of a component with +": ("+optimizer.generator.lrr=1", ("Adam has no such key", "did you mean 'lr'")),
+        "key taken away": ("~trainer.steps", ("trainer.steps: is missing",)),
+        "group taken away": ("~loss", ("loss: is missing",)),
+        "injected fact": ("+architecture.generator.latent_dim=3", ("generator.latent_dim", "injected")),
+        # Values
+        "type": ("trainer.steps=many", ("trainer.steps", "'many'", "integer")),
+        "text for a number": ("trainer.steps='5'", ("trainer.steps", "'5'", "integer")),
+        "truth for a number": ("trainer.steps=true", ("trainer.steps", "True", "integer")),
+        "fraction": ("trainer.steps=1.5", ("trainer.steps", "1.5", "integer")),
+        "type in a component": ("optimizer.generator.lr=fast", ("optimizer.generator.lr", "'fast'", "number")),
+        "type in a list": ("architecture.generator.hidden=[8,a]", ("generator.hidden.1", "'a'", "integer")),
+        "range": ("trainer.steps=0", ("trainer.steps", "found 0", "greater than 0")),
+        "negative": ("trainer.batch_size=-3", ("trainer.batch_size", "-3", "greater than 0")),
+        "range in a component": ("architecture.generator.dropout=2", ("generator.dropout", "found 2", "less than 1")),
+        "range that torch knows": ("optimizer.generator.lr=-1", ("optimizer.generator", "learning rate", "-1")),
+        "word": ("trainer.precision=fp16", ("trainer.precision", "'fp16'", "'fp32' or 'bf16'")),
+        "name": ("name=a/b", ("name", "'a/b'", "A-Za-z0-9_.-")),
+        "name of dots": ("name=..", ("name", "'..'")),
+        "name with a space": ("name=a b", ("name", "'a b'")),
+        # What Hydra reads
+        "interpolation": ("trainer.steps=${nope}", ("nope", "trainer.steps")),
+        "interpolation of the directory": ("hydra.run.dir=${nope}", ("nope",)),
+        "unset variable": ("dataset.high=${oc.env:NOT_SET_HERE}", ("NOT_SET_HERE",)),
+        "= in a value": ("dataset.root=a=b", ("dataset.root=a=b", "quotes")),
+        "( in a value": ("dataset.root=a(b", ("dataset.root=a(b", "quotes")),
+        "no value": ("trainer.steps", ("trainer.steps",)),
+        "sweep without -m": ("loss=hinge,lsgan", ("loss=hinge,lsgan", "--multirun")),
+        "no such --config-dir": ("--config-dir=nowhere", ("--config-dir nowhere",)),
+        "no such --config-name": ("--config-name=nope", ("'nope'",)),
+        # Classes
+        "class": ("loss._target_=gan_runner.losses.Hing", ("loss._target_", "Hing")),
+        "module": ("loss._target_=my_losses.Mine", ("loss._target_", "my_losses")),
+        "class of another kind": ("loss._target_=torch.nn.ReLU", ("loss._target_", "torch.nn.ReLU", "Loss")),
+        "function": ("loss._target_=os.system", ("loss._target_", "os.system", "Loss")),
+        # Data and networks
+        "labels": ("architecture=mlp_conditional", ("architecture.conditional", "no labels")),
+        "shape": ("architecture=dcgan", ("architecture", "images", "(6,)")),
+        "no data": ("dataset=mnist dataset.root=nowhere", ("dataset.root", "'nowhere'", "dataset.download=true")),
+        "no images": ("dataset=images dataset.root=nowhere", ("dataset.root", "'nowhere'", ".zip")),
+        "no faces": ("dataset=celeba dataset.root=nowhere", ("dataset.root", "'nowhere'", "img_align_celeba.zip")),
+        # Machines
+        "share": (
+            "device=ddp device.processes=2 trainer.batch_size=3",
+            ("trainer.batch_size=3", "2 processes", "multiple"),
+        ),
+        "cuda": ("device=cuda", ("device=cuda", "no CUDA GPU", "device=cpu")),
+        "device_ids": ("device=data_parallel device.device_ids=[0]", ("device.device_ids=[0]", "no CUDA GPU")),
+        "processes": ("device=cpu device.processes=2", ("device.processes=2", "device=ddp")),
+        # Rules between keys
+        "warmup": ("trainer.steps=5 optimizer.warmup_steps=5", ("optimizer.warmup_steps=5", "trainer.steps=5")),
+        "paired": ("loss=relativistic trainer.discriminator_update=separate", ("trainer.discriminator_update", "joint")),
+        "resume and fork": ("resume=x fork_from=y", ("x",)),
+        # Directories
+        "resume": ("resume=nowhere", ("resume=nowhere", "no run")),
+        "resume a number": ("resume=5", ("resume=5", "no run")),
+        "fork": ("fork_from=nowhere", ("fork_from=nowhere", "no run")),
+        "unwritable": ("hydra.run.dir=/proc/run", ("/proc/run", "cannot make")),
+        "below a file": ("hydra.run.dir=/dev/null/run", ("/dev/null/run", "cannot make")),
+    }.values(),
+)
+def test_mistake(refused, words, said):
+    words = words.split(" ") if words != "name=a b" else [words]
+    line = refused(*words)
+    for part in said:
+        assert part in line
+
+
+def test_outputs_below_a_file(refused):
+    Path("outputs").mkdir()
+    Path("outputs/pattern").write_text("in the way")
+    assert "outputs/pattern" in refused(*TEN_STEPS)
+
+
+def test_malformed_yaml_in_a_group_of_the_user(refused):
+    Path("mine/loss").mkdir(parents=True)
+    Path("mine/loss/mine.yaml").write_text("_target_: [gan_runner.losses.Hinge\nweight: 1\n")
+    assert "mine.yaml" in refused("--config-dir=mine", "loss=mine")
+
+
+def test_truncated_idx(refused):
+    Path("data").mkdir()
+    images = idx(np.zeros((20, 28, 28), np.uint8))
+    Path("data/train-images-idx3-ubyte").write_bytes(images[:-100])
+    Path("data/train-labels-idx1-ubyte").write_bytes(idx(np.zeros(20, np.uint8)))
+    words = ("dataset=mnist", "dataset.root=data", "architecture=mlp_layernorm")
+    assert "train-images-idx3-ubyte" in refused(*words)
+    Path("data/train-images-idx3-ubyte").unlink()
+    Path("data/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(images)[:-10])
+    assert "train-images-idx3-ubyte.gz" in refused(*words)
+
+
+def test_unreadable_zip(refused):
+    Path("faces.zip").write_bytes(b"PK\x03\x04 and no more")
+    assert "faces.zip" in refused("dataset=images", "dataset.root=faces.zip", "architecture=dcgan")
+
+
+def test_size_that_an_architecture_cannot_make(refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "here" / "cache"))
+    Path("data").mkdir()
+    for i in range(4):
+        Image.new("RGB", (50, 50), (60 * i, 0, 0)).save(f"data/{i}.png")
+    words = ("dataset=images", "dataset.root=data", "dataset.size=50", "architecture=dcgan", "trainer.batch_size=4")
+    Path("cache").mkdir()
+    line = refused(*words)
+    assert "50" in line
+    assert "dataset.size" in line
+
+
+def test_directory_that_is_no_run(refused):
+    Path("thesis").mkdir()
+    Path("thesis/chapter1.tex").write_text("the only copy")
+    assert "thesis" in refused("hydra.run.dir=thesis", *TEN_STEPS)
+
+
+def test_changed_configuration(typed, refused):
+    assert typed("hydra.run.dir=run", *TEN_STEPS).status == 0
+    for words in (["resume=run", "trainer.steps=20"], ["hydra.run.dir=run", *TINY, "trainer.steps=20"]):
+        line = refused(*words, "seed=1", "optimizer.generator.lr=0.5", "device.hold_dataset=true")
+        assert "(seed, optimizer.generator.lr)" in line
+        assert "fork_from=run" in line
+    assert "loss._target_" in refused("resume=run", "loss=hinge")
+    assert "trainer.stepz" in refused("resume=run", "trainer.stepz=20")
+    assert "did you mean 'steps'" in refused("resume=run", "trainer.stepz=20")
+    assert "trainer.steps=5" in refused("resume=run", "trainer.steps=5")
+
+
+def test_directory_in_use(typed, refused):
+    assert typed("hydra.run.dir=run", *TEN_STEPS).status == 0
+    with open("run/.lock", "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = refused("resume=run", "trainer.steps=20")
+        assert "in use" in line
+        assert f"process {os.getpid()}" in line
+        assert "in use" in refused("hydra.run.dir=run", *TINY, "trainer.steps=20")
+    assert typed("resume=run", "trainer.steps=20").status == 0
+
+
+def test_the_last_line_is_the_run_directory(typed):
+    ended = typed(*TEN_STEPS, "name=my_run-2.0")
+    assert ended.status == 0
+    directory = Path(ended.out.splitlines()[-1])
+    assert directory.parent == Path("outputs/my_run-2.0")
+    assert (directory / "config.yaml").is_file()
+    assert not list(Path().rglob(".hydra"))
+    assert not list(Path().rglob("*.log"))
+
+
+def test_runs_of_the_same_second_get_a_directory_each(typed):
+    when = "hydra.run.dir=outputs/${name}/${now:%Y}"
+    assert typed(*TEN_STEPS, when, "name=named").status == 0
+    directories = {typed(*TEN_STEPS).out.splitlines()[-1] for _ in range(3)}
+    assert len(directories) == 3
+
+
+def test_a_process_of_its_own_is_refused_alike(gan_train, tmp_path):
+    ended = gan_train("trainer.stepz=5")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: trainer.stepz: no such key; did you mean 'steps'?")
+    assert ended.stderr.count("\n") == 1
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("words", [("--cfg", "job", "loss=hing"), ("-m", "loss=hing,hinge", *TEN_STEPS)])
+def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path, words):
+    ended = gan_train(*words)
+    assert ended.returncode == 2
+    assert "hing" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("words", [("-m",), ("hydra.mode=MULTIRUN",)])
+def test_sweep_goes_on_after_a_refused_job(gan_train, tmp_path, words):
+    ended = gan_train(*words, *TEN_STEPS, "architecture=mlp_conditional,mlp_points", "hydra.sweep.dir=sweep")
+    assert ended.returncode == 1
+    assert "error: architecture.conditional=true" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (directory,) = (tmp_path / "sweep").iterdir()
+    assert "mlp_points" in directory.name
+    assert (directory / "generator.safetensors").is_file()
+
+
+def test_help_and_the_rest_of_hydra_need_no_torch(tmp_path, environment):
+    script = "import sys; sys.modules['torch'] = None; from gan_runner.train import main; main()"  # an import now fails
+
+    def hydra(*words: str) -> str:
+        command = [sys.executable, "-c", script, *words]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    text = hydra("--help")
+    for group in ("dataset", "architecture", "loss", "regularizer", "optimizer", "trainer", "device", "experiment"):
+        choices = ", ".join(sorted(path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml")))
+        assert f"{group}: {choices}" in text
+    assert "gan-train -m loss=nonsaturating,lsgan,hinge seed=0,1,2" in text
+    assert "75 interrupted" in text
+
+    composed = hydra("--cfg", "job", "--resolve", "loss=hinge", "seed=7")
+    assert "_target_: gan_runner.losses.Hinge" in composed
+    assert "seed: 7" in composed
+    assert "${" not in composed
+    assert "mlp_points" in hydra("--info", "defaults-tree")
+    assert tree(tmp_path) == {}
+
+
+def test_overrides_in_hydra_s_grammar():
+    parsed = cli.parse(["dataset.root='a=b'", "regularizer=[r1,r2]"])
+    assert [(o.key_or_group, o.value()) for o in parsed] == [("dataset.root", "a=b"), ("regularizer", ["r1", "r2"])]
+    with pytest.raises(UserError, match="quotes"):
+        cli.parse(["seed=1", "dataset.root=a=b"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("loss-hinge_seed-0", "loss-hinge_seed-0"),
+        ("dataset.root-/a b/c_regularizer-[r1,r2]", "dataset.root-a-b-c_regularizer-r1-r2"),
+        ("", "job"),
+    ],
+)
+def test_directory_name_of_a_job(overrides, name):
+    assert cli.directory_name(overrides) == name

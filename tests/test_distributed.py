@@ -1,0 +1,198 @@
+"""Several processes that share a run, over gloo on the CPU."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from gan_runner import cli
+from tests.training import last_step, newest_state, rows, start, status, train, write_images
+
+# Without batch norm, whose statistics are each process's own; with a penalty at each update and a lazy one.
+SHARED = (
+    "dataset=images",
+    "dataset.size=8",
+    "dataset.channels=1",
+    "architecture=mlp_layernorm",
+    "architecture.generator.hidden=[16]",
+    "architecture.discriminator.hidden=[16]",
+    "regularizer=[gradient_penalty,r1]",
+    "regularizer.r1.interval=4",
+    "trainer.batch_size=12",
+    "trainer.log_every=1",
+    "trainer.sample_columns=2",
+    "trainer.sample_rows=2",
+    "trainer.ema_decay=0.9",
+)
+LOSSES = ("loss/", "score/", "divergence/", "gradient_norm/")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return (*SHARED, f"dataset.root={write_images(tmp_path_factory.mktemp('images'))}")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, shared):
+    """What one process does."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert train(run, *shared, "trainer.steps=50", "device=cpu") == cli.COMPLETED
+    return run
+
+
+@pytest.fixture
+def launch(tmp_path, environment):
+    """`python -m gan_runner.train device=ddp …` in the background."""
+    started = []
+
+    def launch(*overrides: str, processes: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "gan_runner.train", "device=ddp", f"device.processes={processes}", *overrides]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def losses(run):
+    return [{tag: value for tag, value in row.items() if tag.startswith(LOSSES)} for row in rows(run)]
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that share the run `parent` has started."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    table = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return [int(pid) for pid, of, command in table if int(of) == parent and "spawn_main" in command]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for_step(run, step: int, process: subprocess.Popen) -> None:
+    while process.poll() is None and last_step(run) < step:
+        time.sleep(0.01)
+
+
+def train_together(processes: int, run, *overrides: str) -> list[int | None]:
+    """The exit statuses of so many forks, told what torchrun would tell them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    forks = []
+    for rank in map(str, range(processes)):
+        told = world | {"RANK": rank, "LOCAL_RANK": rank}
+        forks.append(start(run, *overrides, "device=ddp", before=partial(os.environ.update, told)))
+    for fork in forks:
+        fork.join(60)
+    return [fork.exitcode for fork in forks]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_number_of_processes_changes_nothing(tmp_path, shared, alone, processes):
+    run = tmp_path / "run"
+    assert train_together(processes, run, *shared, "trainer.steps=50") == [cli.COMPLETED] * processes
+    assert status(run) == {"state": "completed", "step": 50, "message": None}
+    expected, found = losses(alone), losses(run)
+    assert len(found) == len(expected) == 50
+    for one, many in zip(expected, found, strict=True):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
+    assert "loss/r1" in found[0]
+    assert json.loads((run / "manifest.json").read_text())["machine"]["processes"] == processes
+
+
+def test_all_of_them_refuse(tmp_path):
+    overrides = ("dataset=images", "dataset.root=nowhere")
+    assert train_together(2, tmp_path / "run", *overrides) == [cli.REFUSED] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchrun_makes_one_directory(tmp_path, shared, alone, environment):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gan_runner.train"]
+    command += ["device=ddp", "trainer.steps=50", *shared]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "pattern").iterdir()
+    assert status(run)["state"] == "completed"
+    assert done.stdout.splitlines()[-1] == str(run.relative_to(tmp_path))
+    assert losses(run)[-1] == pytest.approx(losses(alone)[-1], rel=1e-5, abs=1e-5)
+
+
+def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, shared, alone, environment):
+    """SIGTERM to the parent and its workers alike, as a scheduler sends it; then on with another device."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "gan_runner.train", "device=ddp", "device.processes=2", *shared]
+    command += ["trainer.steps=100000", f"hydra.run.dir={run}"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    wait_for_step(run, 5, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, err
+    stopped = status(run)
+    assert stopped["state"] == "interrupted"
+    assert newest_state(run)["optimizer/generator/0/step"].item() == stopped["step"]
+    # It was to go on for longer than a test has time: one process takes it up, and is stopped as well.
+    goes_on = start(run, *shared, "trainer.steps=100000", "device=cpu")
+    while goes_on.is_alive() and last_step(run) < stopped["step"] + 20:
+        time.sleep(0.01)
+    goes_on.terminate()
+    goes_on.join()
+    assert goes_on.exitcode == cli.INTERRUPTED
+    assert [row["step"] for row in rows(run)] == list(range(1, status(run)["step"] + 1))
+    for one, many in zip(losses(alone)[:25], losses(run), strict=False):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
+
+
+def test_sigterm_to_the_parent_is_passed_on(tmp_path, launch):
+    run = tmp_path / "run"
+    process = launch("trainer.steps=100000", "trainer.log_every=10", f"hydra.run.dir={run}", processes=2)
+    wait_for_step(run, 10, process)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, err
+    assert out.splitlines()[-2:] == [f"go on with: python -m gan_runner.train resume={run}", str(run)]
+    assert "Traceback" not in err
+
+
+def test_a_killed_worker_ends_the_run(tmp_path, launch):
+    run = tmp_path / "run"
+    process = launch("trainer.steps=1000000", "trainer.log_every=10", f"hydra.run.dir={run}", processes=2)
+    wait_for_step(run, 10, process)
+    main, other = workers(process.pid)
+    os.kill(other, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == cli.FAILED
+    assert not is_alive(main)
+    assert status(run)["state"] == "failed"
+
+
+def test_a_killed_parent_leaves_no_worker_behind(tmp_path, launch):
+    run = tmp_path / "run"
+    process = launch("trainer.steps=1000000", "trainer.log_every=10", f"hydra.run.dir={run}", processes=2)
+    wait_for_step(run, 10, process)
+    left = workers(process.pid)
+    assert len(left) == 2
+    process.kill()
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, left)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, left))

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from gan_runner.pictures import evolution, grid, loss_chart, save, save_animation, shade, theory
+
+GRAY, BLUE, RED = [128, 128, 128], [40, 80, 220], [220, 50, 40]
+
+
+def test_a_grid_is_filled_row_by_row_with_white_between():
+    levels = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8])
+    sheet = grid(levels.view(5, 1, 1, 1).expand(5, 1, 2, 3), columns=3)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 + 2 + 2, 3 + 2 + 3 + 2 + 3, 3)
+    expected = np.full((6, 13), 255)
+    for i, level in enumerate((0, 51, 102, 153, 204)):
+        top, left = (0, 4)[i // 3], (0, 5, 10)[i % 3]
+        expected[top : top + 2, left : left + 3] = level
+    for channel in range(3):
+        assert np.array_equal(sheet[..., channel], expected)
+
+
+def test_a_grid_keeps_the_channels_of_colour_and_clips():
+    sheet = grid(torch.tensor([1.5, 0.5, -0.5]).view(1, 3, 1, 1), columns=1)
+    assert sheet.tolist() == [[[255, 128, 0]]]
+
+
+def test_a_grid_of_vectors_is_a_strip_for_each():
+    sheet = grid(torch.tensor([[0.0, 1.0], [-0.1, 1.1], [0.5, 0.5]]), columns=8)
+    assert sheet.shape == (3 * 12, 2 * 12, 3)
+    middles = sheet[6::12, 6::12].tolist()
+    assert middles == [[[0] * 3, [255] * 3], [BLUE, RED], [GRAY, GRAY]]
+    assert np.array_equal(sheet[:12, :12], np.zeros((12, 12, 3)))
+
+
+def test_values_outside_do_not_look_like_values_inside():
+    assert shade(np.array([[-1e-6, 0.0, 0.5, 1.0, 1 + 1e-6]])).tolist() == [[BLUE, [0] * 3, GRAY, [255] * 3, RED]]
+
+
+def test_a_saved_picture_is_the_picture(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    save(tmp_path / "new" / "picture.png", picture)
+    with Image.open(tmp_path / "new" / "picture.png") as image:
+        assert image.format == "PNG"
+        assert np.array_equal(np.asarray(image), picture)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["picture.png"]
+
+
+def test_a_saved_animation_has_the_frames_in_their_order(tmp_path):
+    frames = [np.full((4, 4, 3), level, np.uint8) for level in (0, 90, 255, 30)]
+    save_animation(tmp_path / "frames.gif", frames)
+    with Image.open(tmp_path / "frames.gif") as gif:
+        assert (gif.format, gif.info["loop"], gif.info["duration"]) == ("GIF", 0, 100)
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+    assert np.array_equal(shown, frames)
+
+
+def is_near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return np.abs(picture.astype(int) - color).max(axis=-1) < 40
+
+
+def test_the_loss_chart_has_a_line_for_each_loss_that_was_logged():
+    rows = [{"step": s, "loss/discriminator_real": 0.9, "loss/discriminator_fake": 0.5} for s in (1, 2, 3)]
+    references = {"discriminator_real": 0.7, "discriminator_fake": 0.7, "generator": 0.7}
+    without = loss_chart(rows, references)
+    with_generator = loss_chart([{**row, "loss/generator": 0.1} for row in rows], references)
+    assert without.shape == with_generator.shape == (450, 800, 3)
+    assert without.dtype == np.uint8
+    orange, green = (255, 127, 14), (44, 160, 44)
+    assert is_near(without, orange).any()
+    assert not is_near(without, green).any()
+    assert is_near(with_generator, green).any()
+
+
+def test_evolution_shows_the_values_from_top_to_bottom():
+    picture = evolution(np.array([[0.5, 2.0], [-1.0, 0.5]]), every=10)
+    reds, blues = (np.argwhere(np.all(picture == color, axis=-1)) for color in (RED, BLUE))
+    assert len(reds) > 1000
+    assert reds[:, 0].max() < blues[:, 0].min()  # the first time is above the second,
+    assert blues[:, 1].max() < reds[:, 1].min()  # the first position left of the second
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_theory_is_drawn_where_the_best_discriminator_is_known():
+    x = torch.linspace(-3, 3, 50)
+    density = torch.exp(-(x**2) / 2)
+    best = torch.where(x > 0, torch.tensor(0.5), torch.nan)
+    picture = theory(x, density, density * 0.5, torch.full((50,), 0.9), best)
+    red = np.argwhere(is_near(picture, (214, 39, 40))[100:, :750])  # below the legend
+    assert red[:, 1].min() > picture.shape[1] * 0.4

@@ -1,0 +1,447 @@
+import fcntl
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_runner import checkpoint, cli
+from gan_runner.errors import UserError
+from tests.training import (
+    INTRICATE,
+    TINY,
+    assert_same_end,
+    last_step,
+    newest_state,
+    rows,
+    start,
+    status,
+    train,
+    write_images,
+)
+
+STEPS = 240
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def intricate(images):
+    return (*INTRICATE, f"dataset.root={images}", f"trainer.steps={STEPS}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, intricate):
+    """The run that every interrupted one has to equal."""
+    directory = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert train(directory, *intricate) == cli.COMPLETED
+    return directory
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory):
+    """A small run of 20 steps, to be copied."""
+    directory = tmp_path_factory.mktemp("completed") / "run"
+    assert train(directory, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    return directory
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    files = sorted(p for p in directory.rglob("*") if p.is_file())
+    return {str(p.relative_to(directory)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+# Killed
+
+
+def test_ten_kills_at_random_moments_change_nothing(tmp_path, intricate, uninterrupted):
+    seed = random.SystemRandom().randrange(10**6)
+    print("seed of the moments:", seed)  # shown where the test fails
+    moments = random.Random(seed)
+    directory = tmp_path / "run"
+    for _ in range(10):
+        process = start(directory, *intricate)
+        until = last_step(directory) + moments.randint(0, STEPS // 12)
+        while process.is_alive() and last_step(directory) < until:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert train(directory, *intricate) == cli.COMPLETED
+    assert_same_end(uninterrupted, directory)
+
+
+def test_a_kill_inside_any_write_changes_nothing(tmp_path, intricate, uninterrupted):
+    def die_at(write: int) -> None:
+        """The process dies half-way into its `write`-th file, or when that is whole but does not have its name yet."""
+        rename, fsync = Path.replace, os.fsync
+        written = 0
+
+        def dying_fsync(descriptor):
+            half_way = write % 2 and written == write - 1
+            appended = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND  # metrics.jsonl, on the disk already
+            if half_way and not appended and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            fsync(descriptor)
+
+        def dying_rename(self, target):
+            nonlocal written
+            written += 1
+            if written == write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(self, target)
+
+        Path.replace, os.fsync = dying_rename, dying_fsync
+
+    directory = tmp_path / "run"
+    for write in range(1, 18):
+        process = start(directory, *intricate, before=partial(die_at, write))
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert train(directory, *intricate) == cli.COMPLETED
+    assert_same_end(uninterrupted, directory)
+
+
+def test_a_kill_after_the_last_checkpoint_loses_nothing(tmp_path):
+    overrides = (*TINY, "trainer.steps=17", "trainer.checkpoint_every=10")  # 17 is off every schedule
+    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    (tmp_path / "killed" / "status.json").write_text('{"state": "running", "step": 17}')
+    assert train(tmp_path / "killed", *overrides) == cli.COMPLETED
+    assert status(tmp_path / "killed")["state"] == "completed"
+    assert rows(tmp_path / "killed")[-1]["step"] == 17
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_command_itself_killed_and_typed_again(tmp_path, intricate, uninterrupted, environment):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "gan_runner.train", *intricate, f"hydra.run.dir={run}"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and last_step(run) < 60:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert status(run)["state"] == "running"
+    assert 50 <= status(run)["step"] < STEPS
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(run)
+    assert_same_end(uninterrupted, run)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, completed, damage, capsys):
+    run = shutil.copytree(completed, tmp_path / "run")
+    (run / "status.json").write_text('{"state": "running", "step": 20}')
+    newest = checkpoint.checkpoints(run / "checkpoints")[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({"flipped": content, "truncated": content[:-100], "empty": b""}[damage])
+    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    said = capsys.readouterr().err
+    assert f"warning: {newest} is damaged; going on from step 10" in said
+    assert_same_end(completed, run)
+
+
+def test_without_any_intact_checkpoint_the_run_is_refused(tmp_path, completed, capsys):
+    run = shutil.copytree(completed, tmp_path / "run")
+    (run / "status.json").write_text('{"state": "running", "step": 20}')
+    for path in checkpoint.checkpoints(run / "checkpoints"):
+        path.write_bytes(b"no")
+    before = contents(run)
+    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert "every checkpoint in it is damaged" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+# Extended
+
+
+@pytest.mark.parametrize(("log_every", "sample_every"), [(5, 10), (3, 7)])
+def test_an_extended_run_is_the_longer_run(tmp_path, log_every, sample_every):
+    schedule = ("device=cpu", "trainer.batch_size=8", f"trainer.log_every={log_every}", "trainer.ema_decay=0.9")
+    schedule = (*schedule, f"trainer.sample_every={sample_every}", "trainer.checkpoint_every=15")
+    assert train(tmp_path / "long", *schedule, "trainer.steps=40") == cli.COMPLETED
+    assert train(tmp_path / "extended", *schedule, "trainer.steps=20") == cli.COMPLETED
+    assert train(tmp_path / "extended", *schedule, "trainer.steps=40") == cli.COMPLETED
+    assert rows(tmp_path / "extended") == rows(tmp_path / "long")
+    short, long = newest_state(tmp_path / "extended"), newest_state(tmp_path / "long")
+    assert short.keys() == long.keys()
+    assert all(torch.equal(short[k], v) if isinstance(v, torch.Tensor) else short[k] == v for k, v in long.items())
+
+
+def test_resume_extends_the_run_it_names(tmp_path, completed, gan_train):
+    run = shutil.copytree(completed, tmp_path / "run")
+    done = gan_train(f"resume={run}", "trainer.steps=40")
+    assert done.returncode == cli.COMPLETED, done.stderr
+    assert done.stdout.splitlines()[-1] == str(run)
+    assert train(tmp_path / "long", *TINY, "trainer.steps=40", "trainer.checkpoint_every=10") == cli.COMPLETED
+    assert rows(run) == rows(tmp_path / "long")
+    assert torch.equal(
+        newest_state(run)["generator/layers.0.weight"],
+        newest_state(tmp_path / "long")["generator/layers.0.weight"],
+    )
+    assert status(run)["step"] == 40
+
+
+def test_what_depends_on_the_length_cannot_be_extended(tmp_path, completed):
+    with pytest.raises(UserError, match=r"trainer\.steps=10.*only be extended"):
+        train(completed, *TINY, "trainer.steps=10", "trainer.checkpoint_every=10")
+    run = tmp_path / "run"
+    assert train(run, *TINY, "trainer.steps=5", "optimizer.schedule=linear") == cli.COMPLETED
+    with pytest.raises(UserError, match=r"trainer\.steps=10: the linear schedule"):
+        train(run, *TINY, "trainer.steps=10", "optimizer.schedule=linear")
+
+
+# Stopped
+
+
+def test_sigterm_interrupts_and_the_printed_command_goes_on(tmp_path, environment):
+    overrides = (*TINY, "trainer.steps=1500", "trainer.checkpoint_every=1000")
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "gan_runner.train", *overrides, f"hydra.run.dir={run}"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (run / "status.json").exists():
+        time.sleep(0.002)
+    process.terminate()  # perhaps before the first step
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, err
+    assert "Traceback" not in err
+    stopped = status(run)
+    assert stopped["state"] == "interrupted"
+    assert 0 < stopped["step"] < 1500
+    assert checkpoint.step_of(checkpoint.checkpoints(run / "checkpoints")[-1]) == stopped["step"]
+    *_, hint, last = out.splitlines()
+    assert last == str(run)
+    words = shlex.split(hint.removeprefix("go on with: "))
+    assert words[:3] == ["python", "-m", "gan_runner.train"]
+    done = subprocess.run([sys.executable, *words[1:]], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(run)
+    assert status(run)["state"] == "completed"
+    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    assert_same_end(tmp_path / "whole", run)
+
+
+def test_sigint_interrupts_at_any_step(tmp_path, intricate, uninterrupted):
+    run = tmp_path / "run"
+    process = start(run, *intricate)
+    while process.is_alive() and last_step(run) < 30:
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.02))
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == cli.INTERRUPTED
+    assert status(run)["state"] == "interrupted"
+    assert status(run)["step"] == checkpoint.step_of(checkpoint.checkpoints(run / "checkpoints")[-1])
+    assert train(run, *intricate) == cli.COMPLETED
+    assert_same_end(uninterrupted, run)
+
+
+def test_a_second_signal_kills(tmp_path):
+    ready = tmp_path / "ready"
+
+    def never_ending_step() -> None:
+        from gan_runner.trainer import Trainer
+
+        def wait(self, *_):
+            ready.touch()
+            while True:
+                time.sleep(0.01)
+
+        Trainer._update_generator = wait
+
+    process = start(tmp_path / "run", *TINY, before=never_ending_step)
+    while not ready.exists():
+        time.sleep(0.01)
+    process.terminate()
+    process.join(0.3)
+    assert process.is_alive()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == -signal.SIGTERM
+    assert status(tmp_path / "run")["state"] == "running"
+
+
+def test_a_completed_run_is_left_as_it_is(tmp_path, completed, capsys):
+    before = contents(completed)
+    assert train(completed, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    captured = capsys.readouterr()
+    assert "is completed (20 steps) and left as it is" in captured.err
+    assert captured.out.splitlines()[-1] == str(completed)
+    assert contents(completed) == before
+
+
+# Ended badly
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    run = tmp_path / "run"
+    overrides = (*TINY, "optimizer=sgd", "loss=wasserstein", "trainer.checkpoint_every=1", "trainer.log_every=1")
+    huge = ("optimizer.generator.lr=1e6", "optimizer.discriminator.lr=1e6")
+    assert train(run, *overrides, *huge) == cli.DIVERGED
+    assert status(run)["state"] == "diverged"
+    assert re.search(r"error: diverged after step \d+: ", capsys.readouterr().err)
+    state = newest_state(run)
+    assert all(bool(torch.isfinite(v).all()) for v in state.values() if isinstance(v, torch.Tensor))
+    assert all(abs(v) < float("inf") for row in rows(run) for v in row.values())
+
+
+def test_a_class_that_raises_fails_the_run(tmp_path, monkeypatch, capsys):
+    from gan_runner.losses import NonSaturating
+
+    monkeypatch.setattr(NonSaturating, "generator", lambda self, logits: 1 / 0)
+    assert train(tmp_path / "run", *TINY) == cli.FAILED
+    assert status(tmp_path / "run") == {
+        "state": "failed",
+        "step": 0,
+        "message": "after step 0: division by zero",
+    }
+    assert "ZeroDivisionError" in capsys.readouterr().err  # whose fault it is takes a traceback to tell
+
+
+class TestFullDisk:
+    OVERRIDES = ("trainer.batch_size=8", "trainer.log_every=1", "trainer.sample_every=20", "device=cpu")
+    OVERRIDES += ("trainer.checkpoint_every=20", "trainer.steps=400")
+
+    @pytest.fixture
+    def whole(self, tmp_path):
+        assert train(tmp_path / "whole", *self.OVERRIDES) == cli.COMPLETED
+        return tmp_path / "whole"
+
+    @pytest.fixture
+    def small_disk(self, tmp_path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True).returncode:
+            pytest.skip("mounting a small disk takes root")
+        yield disk
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+    def goes_on(self, run, whole):
+        assert train(run, *self.OVERRIDES) == cli.COMPLETED
+        assert_same_end(whole, run)
+
+    def test_a_disk_that_fills_up(self, whole, small_disk, gan_train):
+        run = small_disk / "run"
+        failed = gan_train(*self.OVERRIDES, f"hydra.run.dir={run}")
+        assert failed.returncode == cli.FAILED
+        assert "warning: no checkpoint at step" in failed.stderr  # the first to fit no more, and can be done without
+        assert "No space left on device" in failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert status(run)["state"] in ("failed", "running")  # the words for it may not have fitted either
+        assert newest_state(run)
+        subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
+        self.goes_on(run, whole)
+
+    def test_going_on_with_a_full_disk_harms_nothing(self, whole, small_disk):
+        subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
+        run, filler = small_disk / "run", small_disk / "filler"
+        assert train(run, *self.OVERRIDES[:-1], "trainer.steps=40") == cli.COMPLETED
+        with filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)) == 4096 and os.statvfs(small_disk).f_bavail:
+                pass
+        assert train(run, *self.OVERRIDES) == cli.FAILED
+        assert checkpoint.step_of(checkpoint.checkpoints(run / "checkpoints")[-1]) == 40
+        filler.unlink()
+        self.goes_on(run, whole)
+
+    def test_a_limit_on_file_sizes(self, tmp_path, whole):
+        """Without root: the events outgrow what a file may hold, in the middle of the run."""
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (140_000, resource.RLIM_INFINITY))
+
+        process = start(tmp_path / "run", *self.OVERRIDES, before=limit)
+        process.join(60)
+        assert process.exitcode == cli.FAILED
+        failed = status(tmp_path / "run")
+        assert failed["state"] == "failed"
+        assert "File too large" in failed["message"]
+        assert newest_state(tmp_path / "run")
+        self.goes_on(tmp_path / "run", whole)
+
+
+# What may change and what may not
+
+
+def test_fork_from_starts_a_new_run_from_the_weights(tmp_path, completed):
+    fork = ("optimizer.generator.lr=0", "optimizer.discriminator.lr=0", f"fork_from={completed}")
+    assert train(tmp_path / "fork", *TINY, *fork, "trainer.steps=5") == cli.COMPLETED
+    source, forked = newest_state(completed), newest_state(tmp_path / "fork")
+    weights = [name for name in source if name.split("/")[0] in ("generator", "discriminator")]
+    assert weights
+    assert all(torch.equal(source[name], forked[name]) for name in weights)
+    assert [row["step"] for row in rows(tmp_path / "fork")] == [5]
+    assert forked["optimizer/generator/0/step"].item() == 5
+
+
+def test_fork_from_refuses_another_architecture(tmp_path, completed, capsys):
+    fork = (f"fork_from={completed}", "architecture.generator.hidden=[8]")
+    assert train(tmp_path / "fork", *TINY, *fork) == cli.REFUSED
+    assert "its weights do not fit" in capsys.readouterr().err
+    assert not (tmp_path / "fork").exists()
+
+
+def test_a_run_goes_on_only_as_what_it_was(completed):
+    before = contents(completed)
+    changed = ("optimizer.generator.lr=0.1", "seed=3", "loss=hinge")
+    with pytest.raises(UserError, match=r"\(loss\._target_, optimizer\.generator\.lr, seed\).*fork_from="):
+        train(completed, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10", *changed)
+    assert contents(completed) == before
+
+
+def test_data_may_move_but_not_change(tmp_path, images, capsys):
+    run, moved, other = tmp_path / "run", tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(images, moved)
+    shutil.copytree(images, other)
+    next(other.rglob("*.png")).unlink()
+    assert train(run, *INTRICATE, f"dataset.root={images}", "trainer.steps=10") == cli.COMPLETED
+    before = contents(run)
+    assert train(run, *INTRICATE, f"dataset.root={other}", "trainer.steps=20") == cli.REFUSED
+    assert "dataset.root: these are other data" in capsys.readouterr().err
+    assert contents(run) == before
+    assert train(run, *INTRICATE, f"dataset.root={moved}", "trainer.steps=20") == cli.COMPLETED
+    assert status(run)["step"] == 20
+
+
+def test_the_device_may_change(tmp_path, completed):
+    run = shutil.copytree(completed, tmp_path / "run")
+    extended = ("trainer.steps=25", "trainer.checkpoint_every=10", "device=data_parallel")
+    assert train(run, *TINY, *extended) == cli.COMPLETED
+    assert status(run)["step"] == 25
+
+
+def test_a_directory_in_use_is_refused(tmp_path, completed, capsys):
+    from gan_runner.run_directory import RunDirectory
+
+    run = shutil.copytree(completed, tmp_path / "run")
+    held = RunDirectory(run)
+    held.sign()
+    before = contents(run)
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert f"in use by another run (process {os.getpid()})" in capsys.readouterr().err
+    assert contents(run) == before
+    held.release()

@@ -1,0 +1,405 @@
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from PIL import Image, ImageSequence
+
+from gan_runner import cli
+from gan_runner.checkpoint import load_newest
+from gan_runner.config import Latent
+from gan_runner.errors import UserError
+from gan_runner.networks import MLPGenerator
+from gan_runner.randomness import rng
+from gan_runner.sampling import load_generator, spherical, way_through, write_samples
+
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+CLASSES, SIDE, LATENT = 3, 4, 5
+
+
+def command(module: str, *words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", f"gan_runner.{module}", *words]
+    environment = ENVIRONMENT | {"GAN_RUNNER_CACHE": str(cwd / "cache")}
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def sample(*overrides: object) -> Path:
+    """What `gan-sample` does with the overrides, in this process."""
+    return write_samples(cli.plain(cli.compose(["device=cpu", *map(str, overrides)], "sample")))
+
+
+def samples(*overrides: object) -> np.ndarray:
+    return np.load(sample(*overrides) / "samples.npy")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def train(folder: Path, *overrides: str) -> Path:
+    done = command("train", "device=cpu", f"hydra.run.dir={folder / 'run'}", *overrides, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def trained_conditional(tmp_path_factory) -> Path:
+    """A run on images in three classes, in [-1, 1], with normal latents, dropout, and an average of the generator."""
+    folder, noise = tmp_path_factory.mktemp("conditional"), np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / "data" / f"class_{label}").mkdir(parents=True)
+        for i in range(4):
+            pixels = noise.integers(0, 256, (SIDE, SIDE), np.uint8)
+            Image.fromarray(pixels).save(folder / "data" / f"class_{label}" / f"{i}.png")
+    return train(
+        folder,
+        *("dataset=images", f"dataset.root={folder / 'data'}", "dataset.size=null", "dataset.channels=1"),
+        *("dataset.value_range=[-1,1]", "architecture=mlp_conditional", "architecture.generator.output=[auto]"),
+        *("architecture.generator.hidden=[16]", "architecture.generator.dropout=0.5"),
+        *(f"architecture.latent.dim={LATENT}", "optimizer.generator.lr=0.05"),
+        *("trainer.steps=6", "trainer.batch_size=4", "trainer.ema_decay=0.9"),
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_pattern(tmp_path_factory) -> Path:
+    """A run on vectors of six values, with uniform latents and without labels."""
+    return train(tmp_path_factory.mktemp("pattern"), "trainer.steps=3")
+
+
+@pytest.fixture
+def conditional(trained_conditional, tmp_path) -> Path:
+    """A copy of that run elsewhere, whose data are out of reach."""
+    run = shutil.copytree(trained_conditional, tmp_path / "elsewhere" / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["dataset"]["root"] = str(tmp_path / "not_here")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@pytest.fixture
+def pattern(trained_pattern, tmp_path) -> Path:
+    return shutil.copytree(trained_pattern, tmp_path / "pattern")
+
+
+# What it writes
+
+
+def test_images_without_their_data(conditional):
+    out = sample(f"run={conditional}", "count=10", "columns=4", "images=true")
+    assert out == conditional / "sampled"
+    assert {p.name for p in out.iterdir()} == {"samples.npy", "grid.png", "images"}
+    values = np.load(out / "samples.npy")
+    assert values.dtype == np.float32
+    assert values.shape == (10, 1, SIDE, SIDE)
+    assert values.min() >= 0  # the networks see [-1, 1]; the data's own unit is [0, 1]
+    assert values.max() <= 1
+    assert values.min() < 0.45 < 0.55 < values.max()
+    with Image.open(out / "grid.png") as grid:
+        assert grid.size == (4 * SIDE + 3 * 2, 3 * SIDE + 2 * 2)
+    singles = sorted((out / "images").iterdir())
+    assert [p.name for p in singles] == [f"{i:06}.png" for i in range(10)]
+    assert np.array_equal(np.asarray(Image.open(singles[7]))[..., 0], np.round(values[7, 0] * 255))
+
+
+def test_vectors_are_the_values_themselves(pattern, tmp_path):
+    out = sample(f"run={pattern}", "count=5", f"out={tmp_path / 'a' / 'b'}")
+    assert out == tmp_path / "a" / "b"
+    assert np.load(out / "samples.npy").shape == (5, 6)
+    with Image.open(out / "grid.png") as grid:
+        assert grid.size == (6 * 12, 5 * 12)
+
+
+def test_the_average_of_the_generator_is_what_is_sampled(conditional):
+    _, state, _ = load_newest(conditional / "checkpoints")
+    shape, value_range = (1, SIDE, SIDE), (-1.0, 1.0)
+    network = MLPGenerator(
+        LATENT,
+        shape,
+        CLASSES,
+        value_range,
+        hidden=[16],
+        activation="leaky_relu",
+        negative_slope=0.02,
+        normalization="layer",
+        normalize="after_activation",
+        dropout=0.5,
+        output=["auto"],
+    ).eval()
+    latent = yaml.safe_load((conditional / "config.yaml").read_text())["architecture"]["latent"]
+    assert latent == {"dim": LATENT, "distribution": "normal", "loc": 0.0, "scale": 1.0}
+    z = torch.randn(64, LATENT, generator=rng(0, "sample"))
+    made = {}
+    for name, weights in {"average": state["ema"], "last": state["generator"]}.items():
+        own = {key.removeprefix("module."): value for key, value in weights.items() if key != "n_averaged"}
+        network.load_state_dict(own)
+        made[name] = ((network(z, torch.full((64,), 2)) + 1) / 2).detach().numpy()
+    found = samples(f"run={conditional}", "label=2")
+    assert np.allclose(found, made["average"], atol=1e-6)
+    assert not np.allclose(found, made["last"], atol=1e-3)
+
+
+def test_a_seed_says_what_comes_out_whatever_the_count(conditional, tmp_path):
+    run = f"run={conditional}"
+    many = samples(run, "count=130", f"out={tmp_path / 'many'}")
+    assert np.array_equal(samples(run, "count=130", f"out={tmp_path / 'again'}"), many)
+    assert np.array_equal(samples(run, "count=3", f"out={tmp_path / 'few'}"), many[:3])
+    assert not np.allclose(many[64:128], many[:64])
+    assert not np.allclose(samples(run, "count=130", "seed=1"), many)
+
+
+def test_latents_do_not_depend_on_the_size_of_the_chunks(conditional):
+    latents = load_generator(conditional, [], torch.device("cpu")).latents(7)
+    chunked = torch.cat([next(latents), next(latents), next(latents)])
+    assert torch.equal(chunked, torch.randn(192, LATENT, generator=rng(7, "sample")))
+
+
+def test_a_label_is_one_class_and_none_is_a_class_a_row(conditional):
+    run = f"run={conditional}"
+    chosen = [samples(run, "count=14", f"label={label}") for label in range(CLASSES)]
+    assert not np.allclose(chosen[0], chosen[1])
+    rows = samples(run, "count=14", "columns=4")
+    expected = [chosen[0][0:4], chosen[1][4:8], chosen[2][8:12], chosen[0][12:14]]
+    assert np.array_equal(rows, np.concatenate(expected))
+
+
+def test_interpolation_starts_and_ends_at_the_samples_of_the_seeds(conditional, tmp_path):
+    run = f"run={conditional}"
+    own = [samples(run, "count=1", "label=1", f"seed={seed}", f"out={tmp_path / 'own'}")[0, 0] for seed in (4, 0, 9)]
+    out = sample(run, "label=1", "interpolate=[4,0,9]", "frames=3")
+    sheet = np.asarray(Image.open(out / "interpolation.png"))[..., 0].astype(float) / 255
+    assert sheet.shape == (2 * SIDE + 2, 5 * SIDE + 4 * 2)
+    first, last = slice(0, SIDE), slice(-SIDE, None)
+    for rows, start, end in ((first, own[0], own[1]), (last, own[1], own[2])):
+        assert np.abs(sheet[rows, first] - start).max() <= 0.51 / 255
+        assert np.abs(sheet[rows, last] - end).max() <= 0.51 / 255
+    with Image.open(out / "interpolation.gif") as gif:
+        frames = [np.asarray(frame.convert("RGB"))[..., 0] / 255 for frame in ImageSequence.Iterator(gif)]
+        assert gif.info["loop"] == 0
+    assert len(frames) == 2 * 4 + 1
+    assert all(np.abs(frames[4 * i] - own[i]).max() <= 0.51 / 255 for i in range(3))
+
+
+def test_normal_latents_go_along_the_sphere_and_others_straight():
+    corners = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    half = 0.5**0.5
+    way = [[1, 0], [half, half], [0, 1], [0, 0], [0, -1]]  # between opposite points no arc is the shortest
+    normal = Latent(dim=2, distribution="normal", loc=0.0, scale=1.0)
+    assert torch.allclose(way_through(corners, 2, normal), torch.tensor(way), atol=1e-6)
+    moved = normal.model_copy(update={"loc": 3.0})
+    assert torch.allclose(way_through(corners + 3, 2, moved), torch.tensor(way) + 3, atol=1e-6)
+    uniform = normal.model_copy(update={"distribution": "uniform"})
+    assert way_through(corners[:2], 4, uniform).tolist() == [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]
+
+
+def test_an_arc_is_travelled_at_one_speed():
+    start, end = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 3**0.5])  # 120 degrees apart
+    third = spherical(start.double(), end.double(), torch.tensor([[0.25], [0.5]]).double())
+    assert torch.allclose(third, torch.tensor([[3**0.5, 1.0], [1.0, 3**0.5]]).double(), atol=1e-6)
+
+
+# The command
+
+
+def test_the_command_says_where_it_wrote(pattern, tmp_path):
+    done = command("sample", f"run={pattern}", "count=2", "out=made", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "made"
+    assert {p.name for p in tmp_path.iterdir()} == {"pattern", "made"}
+    assert {p.name for p in (tmp_path / "made").iterdir()} == {"samples.npy", "grid.png"}
+
+
+def test_a_sweep_over_seeds(pattern, tmp_path):
+    done = command("sample", "-m", f"run={pattern}", "count=2", "seed=0,1", "out='sheets/${seed}'", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (np.load(tmp_path / "sheets" / seed / "samples.npy") for seed in "01")
+    assert not np.allclose(first, second)
+
+
+def test_help_needs_no_torch(tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from gan_runner.sample import main; main()"
+    line = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "interpolate=[0,1,2]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cout=3", "cout: no such key; did you mean 'count'?"),
+        ("+cout=3", "cout: no such key; did you mean 'count'?"),
+        ("+device.kinds=cpu", "device.kinds: no such key; did you mean 'kind'?"),
+        ("count=0", "count: found 0"),
+        ("count=many", "count: found 'many'"),
+        ("seed=-1", "seed: found -1"),
+        ("columns=1.5", "columns: found 1.5"),
+        ("interpolate=[3]", "interpolate: found [3]"),
+        ("label=-1", "label: found -1"),
+        ("label=0", "label=0: the generator of RUN is unconditional"),
+        ("device=ddp", "device=ddp: sampling is one process"),
+        ("device=data_parallel", "device=data_parallel: sampling is one process"),
+        ("run=nowhere", "run=nowhere: is no run directory"),
+    ],
+)
+def test_what_cannot_be_asked_for(pattern, override, message):
+    before = contents(pattern)
+    with pytest.raises(UserError, match=re.escape(message.replace("RUN", str(pattern)))):
+        sample(f"run={pattern}", override)
+    assert contents(pattern) == before
+    assert not (pattern / "sampled").exists()
+
+
+def test_a_label_out_of_range(conditional):
+    with pytest.raises(UserError, match=r"label=3: .* has the classes 0 to 2"):
+        sample(f"run={conditional}", "label=3")
+    assert not (conditional / "sampled").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_an_out_that_is_no_folder(pattern, tmp_path, out):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=f"out={tmp_path / out}: cannot be written"):
+        sample(f"run={pattern}", f"out={tmp_path / out}")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_out_that_holds_other_files_keeps_them(pattern, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    sample(f"run={pattern}", f"out={tmp_path}")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+# Runs that anyone may have made
+
+
+class Touch:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("file", ["generator.safetensors", "config.yaml", "manifest.json"])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_in_place_of_a_file_is_refused_unopened(pattern, tmp_path, file, protocol):
+    sentinel = tmp_path / "ran"
+    (pattern / file).write_bytes(pickle.dumps(Touch(sentinel), protocol))
+    with pytest.raises(UserError, match=re.escape(str(pattern / file))):
+        sample(f"run={pattern}")
+    assert not sentinel.exists()
+    assert not (pattern / "sampled").exists()
+    pickle.loads((pattern / file).read_bytes())
+    assert sentinel.exists()  # it would have
+
+
+def test_a_foreign_target_is_not_imported_unless_trusted(pattern, tmp_path):
+    (tmp_path / "evil.py").write_text("open('ran', 'w'); from gan_runner.networks import MLPGenerator as Generator")
+    config = yaml.safe_load((pattern / "config.yaml").read_text())
+    config["architecture"]["generator"]["_target_"] = "evil.Generator"
+    (pattern / "config.yaml").write_text(yaml.safe_dump(config))
+    done = command("sample", f"run={pattern}", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {pattern / 'config.yaml'}: architecture.generator._target_ is evil.Generator")
+    assert not (tmp_path / "ran").exists()
+    assert not (pattern / "sampled").exists()
+    assert command("sample", f"run={pattern}", "trust=[evil]", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_run_without_a_trained_generator(pattern):
+    (pattern / "generator.safetensors").unlink()
+    with pytest.raises(UserError, match=r"generator\.safetensors: is not there; the run has trained no generator"):
+        sample(f"run={pattern}")
+
+
+def weights_with(run: Path, change) -> None:
+    tensors = safetensors.torch.load_file(run / "generator.safetensors")
+    change(tensors)
+    safetensors.torch.save_file(tensors, run / "generator.safetensors")
+
+
+def test_tampered_weights_are_refused_by_name(pattern):
+    path = pattern / "generator.safetensors"
+    intact = path.read_bytes()
+
+    def spoil_name(tensors):
+        tensors["other"] = tensors.pop(next(iter(tensors)))
+
+    def spoil_shape(tensors):
+        name = next(iter(tensors))
+        tensors[name] = torch.cat([tensors[name], tensors[name]])
+
+    def spoil_value(tensors):
+        tensors[next(iter(tensors))].view(-1)[0] = torch.nan
+
+    for change, reason in (
+        (spoil_name, "does not fit the run"),
+        (spoil_shape, "does not fit the run: size mismatch"),
+        (spoil_value, "not finite"),
+    ):
+        path.write_bytes(intact)
+        weights_with(pattern, change)
+        with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: .*({reason})"):
+            sample(f"run={pattern}")
+    tangled = [safetensors.torch.save({}, {"values": values}) for values in ("[]", '{"a": 1, "a/b": 2}')]
+    for content in (b"", intact[:-4], b"\xff" * 64, b"{}", *tangled):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: is no safetensors file"):
+            sample(f"run={pattern}")
+    assert not (pattern / "sampled").exists()
+
+
+def test_weights_whose_first_bytes_look_like_a_pickle_are_weights(pattern):
+    path, before = pattern / "generator.safetensors", samples(f"run={pattern}")
+    tensors = safetensors.torch.load_file(path)
+    contents = (safetensors.torch.save(tensors, {"note": "x" * n}) for n in range(0, 2048, 8))
+    path.write_bytes(next(content for content in contents if content[0] == 0x80 and 2 <= content[1] <= 5))
+    assert np.array_equal(samples(f"run={pattern}"), before)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{}", "data.shape: is missing"),
+        ("[]", "is not what a run leaves"),
+        ("nonsense", "cannot be read"),
+        ('{"data": []}', "data: found"),
+        ('{"data": {"shape": ["6"], "value_range": null, "num_classes": 0}}', "data.shape.0: found '6'"),
+    ],
+)
+def test_a_tampered_manifest_is_refused_by_name(pattern, manifest, message):
+    (pattern / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(pattern / 'manifest.json'))}: {message}"):
+        sample(f"run={pattern}")
+
+
+def test_a_manifest_of_other_data_does_not_fit_the_weights(pattern):
+    text = (pattern / "manifest.json").read_text()
+    for shape in ("7", "-6"):
+        (pattern / "manifest.json").write_text(re.sub(r'("shape": \[\s*)6', rf"\g<1>{shape}", text))
+        with pytest.raises(UserError, match=r"generator\.safetensors: does not fit the run"):
+            sample(f"run={pattern}")
+
+
+def test_a_tampered_configuration_is_refused_by_name(pattern):
+    config = yaml.safe_load((pattern / "config.yaml").read_text())
+    config["architecture"]["latent"]["dim"] = "8"
+    (pattern / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(str(pattern / 'config.yaml'))}: architecture\.latent\.dim: found"
+    ):
+        sample(f"run={pattern}")
