@@ -109,8 +109,8 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
         except UserError as error:
             say(f"error: {error}")
             status = REFUSED
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()  # Hydra made it before the job could refuse
+        if status == REFUSED and directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()  # Hydra made it before the job could refuse
         statuses.append(status)
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # the signal was meant for the sweep

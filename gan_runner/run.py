@@ -15,7 +15,7 @@ import torch
 from gan_runner import cli, pictures
 from gan_runner.build import Facts, build_dataset, draw_latent
 from gan_runner.checkpoint import load_newest
-from gan_runner.config import Config, check, find_targets
+from gan_runner.config import Config, check, find_targets, validate
 from gan_runner.console import say
 from gan_runner.datasets import Dataset
 from gan_runner.devices import Ranks, peak_memory, under_torchrun
@@ -136,8 +136,9 @@ def restore(trainer: Trainer, planned: Plan, fingerprint: str) -> None:
     """Puts the trainer where the run it goes on with, or starts from, has left off."""
     config = trainer.config
     if planned.continues:
-        before = read_json(planned.path / "manifest.json").get("data", {}).get("fingerprint", fingerprint)
-        if before != fingerprint:
+        manifest = planned.path / "manifest.json"
+        data = validate(dict[str, Any], read_json(manifest).get("data", {}), f"{manifest}: data")
+        if data.get("fingerprint", fingerprint) != fingerprint:
             raise UserError(f"dataset.root: these are other data than {planned.path} was started with")
         step, state, damaged = load_newest(planned.path / "checkpoints")
         for path in damaged:

@@ -175,9 +175,12 @@ def _foreign(file: Path) -> str:
 
 
 def _parse_config(text: str) -> Any:
-    """YAML as a run writes it: JSON's values, each written out, for aliases can make a small file endless."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("it has aliases")
+    """YAML as a run writes it: JSON's values, each written out; a small file of aliases or brackets can be endless."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > 50:
+            raise ValueError("it has aliases, or lists in lists without end")
     return json.loads(json.dumps(yaml.safe_load(text)))
 
 

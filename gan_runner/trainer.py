@@ -56,6 +56,7 @@ class Trainer:
         if self.settings.ema_decay is not None and self.trains_generator:
             average = get_ema_multi_avg_fn(self.settings.ema_decay)
             self.ema = AveragedModel(self.generator, multi_avg_fn=average)  # averages parameters, copies buffers
+            self.ema.n_averaged = self.ema.n_averaged.cpu()  # asked for at each step, which would wait for a GPU
         self.parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in self.parts.optimizers.items()
@@ -306,7 +307,7 @@ class Trainer:
             self.discriminator.load_state_dict(state["discriminator"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"] if "ema" in state else self.ema.state_dict())
-        except (RuntimeError, KeyError, AttributeError) as error:
+        except (RuntimeError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{source}: its weights do not fit: {str(error).splitlines()[-1].strip()}") from error
 
     def load(self, step: int, state: checkpoint.State, source: str) -> None:
@@ -316,6 +317,7 @@ class Trainer:
             for name, optimizer in self.parts.optimizers.items():
                 moments = {int(i): moment for i, moment in state.get("optimizer", {}).get(name, {}).items()}
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+                lay_out(optimizer)
             self.penalties = {k: self._to_device(v) for k, v in state.get("penalties", {}).items()}
             self.evolution = list(state.get("evolution", []))
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -368,6 +370,19 @@ class Clock:
     def seconds_left(self, step: int, steps: int) -> float:
         """At the pace so far, pauses included."""
         return (time.perf_counter() - self._begun) / (step - self._first) * (steps - step)
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives each moment its parameter's layout in memory; raises `ValueError` where one cannot belong to it.
+
+    Fused optimizers walk parameter and moment side by side without a look at strides (channels-last weights) or shapes.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+            elif optimizer.defaults.get("fused") and (name != "step" or moment.dim()):
+                raise ValueError(f"{name} of shape {tuple(moment.shape)} for a weight of {tuple(parameter.shape)}")
 
 
 def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:

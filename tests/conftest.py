@@ -56,11 +56,12 @@ class Ended:
 
 
 @pytest.fixture
-def typed(tmp_path, monkeypatch, capfd) -> Iterator[Callable[..., Ended]]:
+def typed(tmp_path, tmp_path_factory, monkeypatch, capfd) -> Iterator[Callable[..., Ended]]:
     """`typed("trainer.steps=5", …)` is `gan_train` inside this process, which saves the seconds of an import."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", [*sys.path])  # the command puts the current directory there
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     threads, modules = torch.get_num_threads(), set(sys.modules)
     torch.set_num_threads(1)
@@ -82,9 +83,7 @@ def typed(tmp_path, monkeypatch, capfd) -> Iterator[Callable[..., Ended]]:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file in `folder` by its path there, and every directory as one that holds b""."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 @pytest.fixture

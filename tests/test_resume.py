@@ -115,7 +115,8 @@ def test_a_kill_inside_any_write_changes_nothing(tmp_path, intricate, uninterrup
                 os.kill(os.getpid(), signal.SIGKILL)
             return rename(self, target)
 
-        Path.replace, os.fsync = dying_rename, dying_fsync
+        setattr(Path, "replace", dying_rename)  # noqa: B010
+        setattr(os, "fsync", dying_fsync)  # noqa: B010
 
     directory = tmp_path / "run"
     for write in range(1, 18):
@@ -159,7 +160,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, completed, d
     newest = checkpoint.checkpoints(run / "checkpoints")[-1]
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes({"flipped": content, "truncated": content[:-100], "empty": b""}[damage])
+    newest.write_bytes({"flipped": content, "truncated": content[:-100], "empty": bytearray()}[damage])
     assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
     said = capsys.readouterr().err
     assert f"warning: {newest} is damaged; going on from step 10" in said
@@ -182,8 +183,8 @@ def test_without_any_intact_checkpoint_the_run_is_refused(tmp_path, completed, c
 
 @pytest.mark.parametrize(("log_every", "sample_every"), [(5, 10), (3, 7)])
 def test_an_extended_run_is_the_longer_run(tmp_path, log_every, sample_every):
-    schedule = ("device=cpu", "trainer.batch_size=8", f"trainer.log_every={log_every}", "trainer.ema_decay=0.9")
-    schedule = (*schedule, f"trainer.sample_every={sample_every}", "trainer.checkpoint_every=15")
+    schedule = [*TINY, "trainer.ema_decay=0.9", "trainer.checkpoint_every=15"]
+    schedule += [f"trainer.log_every={log_every}", f"trainer.sample_every={sample_every}"]
     assert train(tmp_path / "long", *schedule, "trainer.steps=40") == cli.COMPLETED
     assert train(tmp_path / "extended", *schedule, "trainer.steps=20") == cli.COMPLETED
     assert train(tmp_path / "extended", *schedule, "trainer.steps=40") == cli.COMPLETED
@@ -251,6 +252,7 @@ def test_sigint_interrupts_at_any_step(tmp_path, intricate, uninterrupted):
     while process.is_alive() and last_step(run) < 30:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.02))
+    assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     assert process.exitcode == cli.INTERRUPTED
@@ -271,7 +273,7 @@ def test_a_second_signal_kills(tmp_path):
             while True:
                 time.sleep(0.01)
 
-        Trainer._update_generator = wait
+        setattr(Trainer, "_update_generator", wait)  # noqa: B010
 
     process = start(tmp_path / "run", *TINY, before=never_ending_step)
     while not ready.exists():
@@ -323,8 +325,8 @@ def test_a_class_that_raises_fails_the_run(tmp_path, monkeypatch, capsys):
 
 
 class TestFullDisk:
-    OVERRIDES = ("trainer.batch_size=8", "trainer.log_every=1", "trainer.sample_every=20", "device=cpu")
-    OVERRIDES += ("trainer.checkpoint_every=20", "trainer.steps=400")
+    SCHEDULE = (*TINY, "trainer.log_every=1", "trainer.sample_every=20", "trainer.checkpoint_every=20")
+    OVERRIDES = (*SCHEDULE, "trainer.steps=400")
 
     @pytest.fixture
     def whole(self, tmp_path):
@@ -335,7 +337,8 @@ class TestFullDisk:
     def small_disk(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk], capture_output=True).returncode:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", disk]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("mounting a small disk takes root")
         yield disk
         subprocess.run(["umount", "--lazy", disk], check=True)
@@ -359,7 +362,7 @@ class TestFullDisk:
     def test_going_on_with_a_full_disk_harms_nothing(self, whole, small_disk):
         subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
         run, filler = small_disk / "run", small_disk / "filler"
-        assert train(run, *self.OVERRIDES[:-1], "trainer.steps=40") == cli.COMPLETED
+        assert train(run, *self.SCHEDULE, "trainer.steps=40") == cli.COMPLETED
         with filler.open("wb", buffering=0) as file:
             while file.write(bytes(4096)) == 4096 and os.statvfs(small_disk).f_bavail:
                 pass

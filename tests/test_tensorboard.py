@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def curves(run):
     """tag -> [(step, value)] by metrics.jsonl."""
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: dict[str, list[tuple[int, Any]]] = {}
     for row in rows(run, with_clock=True):
         for tag, value in row.items():
             if tag != "step":
@@ -134,8 +135,8 @@ def test_hyperparameters_belong_to_the_run(server):
     experiment = server.get("plugin/hparams/experiment", b"{}")
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"optimizer.generator.lr", "loss._target_", "seed", "trainer.batch_size"} <= names
-    asked = {"allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]}
-    asked |= {"colParams": [], "startIndex": 0, "sliceSize": 10}
+    statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+    asked = {"allowedStatuses": statuses, "colParams": [], "startIndex": 0, "sliceSize": 10}
     (session,) = server.get("plugin/hparams/session_groups", json.dumps(asked).encode())["sessionGroups"]
     assert session["hparams"]["optimizer.generator.lr"] == 0.001
     metrics = {value["name"]["tag"]: value["value"] for value in session["metricValues"]}

@@ -1,0 +1,219 @@
+"""The configuration: every YAML composes and fits its class, types and ranges hold, and leaves know nothing of it."""
+
+import ast
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from gan_runner import cli, config
+from gan_runner.config import Config, check, component_keys, find_component, validate
+from gan_runner.errors import UserError, did_you_mean
+from tests.conftest import REPOSITORY
+
+CONF, PACKAGE = REPOSITORY / "conf", REPOSITORY / "gan_runner"
+CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+FIXED = {  # the names that users rely on
+    "dataset": {"pattern", "gaussian_1d", "mnist", "fashion_mnist", "celeba", "images"},
+    "architecture": {
+        *("mlp_pattern", "mlp_dropout", "mlp_tanh", "mlp_batchnorm", "mlp_layernorm", "mlp_conditional"),
+        *("cnn_mnist", "cnn_celeba", "dcgan", "resnet"),
+    },
+    "loss": {"minimax", "nonsaturating", "lsgan", "lsgan_probability", "wasserstein", "hinge", "relativistic"},
+    "regularizer": {"gradient_penalty", "r1", "r2"},
+    "device": {"auto", "cpu", "cuda", "mps", "data_parallel", "ddp"},
+}
+
+
+def composed(*overrides: str) -> dict:
+    return cli.plain(cli.compose(overrides, "train"))
+
+
+def checked(*overrides: str) -> Config:
+    return check(composed(*overrides))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_fits_what_it_names(choice):
+    found = checked(choice)
+    for component in (find_component(found, key) for key in component_keys(found)):
+        assert component.cls.__module__.startswith(("gan_runner.", "torch."))
+
+
+@pytest.mark.parametrize("group", FIXED)
+def test_names_that_users_rely_on(group):
+    assert FIXED[group] <= {path.stem for path in (CONF / group).glob("*.yaml")}
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_begins_with_what_it_is(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("#")
+
+
+def test_defaults():
+    found = checked()
+    assert (found.seed, found.name, found.resume, found.fork_from, found.trust) == (0, "pattern", None, None, [])
+    assert found.regularizer == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("regularizer=[r1,r2]", {"r1", "r2"}),
+        ("regularizer=r1", {"r1"}),
+        ("regularizer=gradient_penalty", {"gradient_penalty"}),
+        ("regularizer=[]", set()),
+    ],
+)
+def test_regularizers(override, names):
+    assert set(checked(override).regularizer) == names
+
+
+def test_whole_floats_are_integers():
+    steps = checked("trainer.steps=1e3").trainer.steps
+    assert steps == 1000
+    assert type(steps) is int
+    assert find_component(checked("optimizer.generator.lr=1"), "optimizer.generator").values["lr"] == 1
+
+
+@pytest.mark.parametrize("value", ["'5'", "true", "1.5", "null", "0", "-1", "nan", "inf", "[5]", "{a:5}", "many"])
+def test_what_is_no_number_of_steps(value):
+    with pytest.raises(UserError, match=r"^trainer\.steps"):
+        checked(f"++trainer.steps={value}")
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("a", True), ("A-b_c.1", True), ("2026", True), ("..", False), (".", False), ("", False), ("a/b", False)],
+)
+def test_names_of_runs(name, allowed):
+    plain = composed() | {"name": name}
+    if allowed:
+        assert check(plain).name == name
+    else:
+        with pytest.raises(UserError, match=r"^name: "):
+            check(plain)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["loss=relativistic", "trainer.discriminator_update=separate"], "trainer.discriminator_update=separate"),
+        (
+            ["trainer.discriminator_update=separate", "trainer.discriminator_forward=concatenated"],
+            "trainer.discriminator_forward=concatenated",
+        ),
+        (["trainer.compile=true", "device=data_parallel"], "trainer.compile=true"),
+        (["device=cpu", "device.processes=2"], "device.processes=2"),
+        (["device=cpu", "device.sync_batchnorm=true"], "device.sync_batchnorm=true"),
+        (["optimizer.warmup_steps=10", "trainer.steps=10"], "optimizer.warmup_steps=10"),
+        (["resume=a", "fork_from=b"], "fork_from"),
+    ],
+)
+def test_rules_between_keys(overrides, named):
+    with pytest.raises(UserError) as refusal:
+        checked(*overrides)
+    assert str(refusal.value).startswith(named)
+
+
+def test_a_value_is_never_mended():
+    for kind, value in [(int, "5"), (int, True), (float, "1"), (bool, 1), (str, 5), (list[int], [1, "2"])]:
+        with pytest.raises(UserError, match=r"^key"):
+            validate(kind, value, "key")
+    assert validate(tuple[float, float], [1, 2], "key") == (1.0, 2.0)
+    assert validate(int | None, None, "key") is None
+    with pytest.raises(UserError, match=r"^key: found 'c' \(str\); input should be 'a' or 'b'"):
+        validate(Literal["a", "b"], "c", "key")
+
+
+def test_the_place_in_a_list_is_named():
+    with pytest.raises(UserError, match=r"^key\.1: found 'x'"):
+        validate(list[int], [1, "x"], "key")
+
+
+def test_nearest_spelling():
+    assert did_you_mean("hing", ["lsgan", "hinge"]) == "did you mean 'hinge'? (allowed: hinge, lsgan)"
+    assert did_you_mean("xyz", ["lsgan", "hinge"]) == "(allowed: hinge, lsgan)"
+    assert did_you_mean("a", []) == "(allowed: none)"
+
+
+def test_no_default_is_typed_in_code():
+    """What a YAML sets has no second default in the constructor of a component, and code asks for no fallback."""
+    for path in sorted((CONF / "architecture").glob("*.yaml")) + sorted((CONF / "dataset").glob("*.yaml")):
+        text = yaml.safe_load(path.read_text())
+        for node in (text, text.get("generator", {}), text.get("discriminator", {})):
+            if "_target_" in node:
+                parameters = config.inspect.signature(config.locate("", node["_target_"], object)).parameters
+                assert [k for k in node if k in parameters and parameters[k].default is not parameters[k].empty] == []
+
+
+# Who may import whom
+
+LEAVES = {
+    "datasets": {"gan_runner.datasets", "gan_runner.errors", "gan_runner.randomness"},
+    "networks": {"gan_runner.networks", "gan_runner.errors"},
+    "losses": set(),
+    "regularizers": set(),
+}
+NOT_FOR_LEAVES = ("hydra", "omegaconf", "torch.optim", "torch.utils.tensorboard", "torch.distributed", "logging")
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def of_package(path: Path) -> set[str]:
+    return {name for name in imported(path) if name.split(".")[0] == "gan_runner"}
+
+
+def source_files(module: str) -> list[Path]:
+    package = PACKAGE / module
+    return sorted(package.glob("*.py")) if package.is_dir() else [PACKAGE / f"{module}.py"]
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaves_know_nothing_of_the_runner(leaf):
+    for path in source_files(leaf):
+        strangers = {n for n in of_package(path) if not n.startswith(tuple(f"{a}." for a in LEAVES[leaf]))}
+        assert strangers == set(), path
+        assert {n for n in imported(path) if n.startswith(NOT_FOR_LEAVES)} == set(), path
+
+
+def test_train_is_a_table_of_contents():
+    assert len((PACKAGE / "train.py").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize("module", ["cli", "errors", "console", "train"])
+def test_what_help_needs_is_imported_without_torch(module):
+    top = ast.parse((PACKAGE / f"{module}.py").read_text())
+    top.body = [node for node in top.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "torch" not in ast.unparse(top)
+
+
+def test_nobody_imports_the_commands():
+    for path in PACKAGE.rglob("*.py"):
+        for command in ("train", "sample"):
+            assert f"gan_runner.{command}.main" not in imported(path)
+            assert f"gan_runner.{command}" not in imported(path)
+
+
+def test_only_the_ranks_module_speaks_to_other_processes():
+    speakers = {path.stem for path in PACKAGE.rglob("*.py") if "torch.distributed" in imported(path)}
+    assert speakers == {"devices"}
+
+
+def test_nothing_unpickles():
+    for path in PACKAGE.rglob("*.py"):
+        assert imported(path).isdisjoint({"pickle", "dill", "joblib", "cloudpickle"})
+        called = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
+        assert called.isdisjoint({"torch.load", "yaml.load", "eval", "exec", "hydra.utils.instantiate"})

@@ -1,0 +1,176 @@
+"""A user's own dataset, architecture and loss: three classes and three YAML files, and no change to the package."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training import TINY, assert_same_end, rows, status
+
+CLASSES = """
+import torch
+from torch import nn
+
+from gan_runner.datasets import Distribution
+from gan_runner.losses import Loss
+
+
+class Stripes(Distribution):
+    def __init__(self, size: int, colours: list[float]) -> None:
+        super().__init__((1, size, size), value_range=(0.0, 1.0), num_classes=len(colours))
+        self.colours = torch.tensor(colours)
+
+    def draw(self, count, rng):
+        labels = torch.randint(len(self.colours), (count,), generator=rng)
+        stripes = (torch.arange(self.shape[2]) % 2).expand(count, *self.shape)
+        return stripes * self.colours[labels].reshape(-1, 1, 1, 1), labels
+
+
+class Generator(nn.Module):
+    def __init__(self, width: int, latent_dim: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.start = nn.Linear(latent_dim, width * shape[1] * shape[2] // 4)
+        self.unflatten = nn.Unflatten(1, (width, shape[1] // 2, shape[2] // 2))
+        self.end = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, shape[0], 4, 2, 1))
+
+    def forward(self, z):
+        return self.end(self.unflatten(self.start(z))).sigmoid()
+
+
+class Discriminator(nn.Module):
+    def __init__(self, width: int, activation: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(shape[0], width, 3), activation, nn.Conv2d(width, width, 3), nn.Flatten(), nn.LazyLinear(1)
+        )
+        self.layers(torch.zeros(1, *shape))
+
+    def forward(self, x):
+        return self.layers(x).squeeze(1)
+
+
+class Scaled(Loss):
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def real(self, logits):
+        return self.scale * (logits - 1).square()
+
+    def fake(self, logits):
+        return self.scale * logits.square()
+
+    def generator(self, fake_logits):
+        return self.scale * (fake_logits - 1).square()
+"""
+YAML = {
+    "dataset/stripes.yaml": "_target_: my_package.Stripes\nsize: 8\ncolours: [0.5, 1.0]\n",
+    "architecture/mine.yaml": """
+conditional: false
+latent: {dim: 4, distribution: normal, loc: 0.0, scale: 1.0}
+generator: {_target_: my_package.Generator, width: 6}
+discriminator:
+  _target_: my_package.Discriminator
+  width: 5
+  activation: {_target_: torch.nn.LeakyReLU, negative_slope: 0.1}
+""",
+    "loss/scaled.yaml": "_target_: my_package.Scaled\nscale: 0.5\n",
+}
+GROUPS = ("--config-dir=mine", "dataset=stripes", "architecture=mine", "loss=scaled")
+MINE = (*GROUPS, *TINY, "trainer.sample_every=10", "trainer.checkpoint_every=5")
+
+
+@pytest.fixture
+def package(typed):
+    """my_package.py and its groups, in the current directory."""
+    Path("my_package.py").write_text(CLASSES)
+    for name, text in YAML.items():
+        path = Path("mine", name)
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def at_once(package, typed):
+    """Twenty steps without a stop."""
+    assert typed(*MINE, "trainer.steps=20", "hydra.run.dir=at_once").status == 0
+    return Path("at_once")
+
+
+def test_trains(at_once):
+    assert status(at_once)["state"] == "completed"
+    losses = rows(at_once)[-1]
+    assert losses["loss/discriminator"] == pytest.approx(
+        losses["loss/discriminator_real"] + losses["loss/discriminator_fake"]
+    )
+
+
+def test_the_scale_of_the_loss_arrives(at_once, typed):
+    assert typed(*MINE, "trainer.steps=20", "hydra.run.dir=strong", "loss.scale=1.0", "trainer.log_every=1").status == 0
+    assert typed(*MINE, "trainer.steps=20", "hydra.run.dir=weak", "loss.scale=0.25", "trainer.log_every=1").status == 0
+    strong, weak = rows(Path("strong"))[0], rows(Path("weak"))[0]  # both from the same weights
+    assert strong["loss/discriminator"] == pytest.approx(4 * weak["loss/discriminator"])
+
+
+def test_the_same_command_goes_on(at_once, typed):
+    # Convolutions on purpose: their weights are kept channels-last, and so must be the moments of the optimizer.
+    assert typed(*MINE, "trainer.steps=10", "hydra.run.dir=run").status == 0
+    assert typed(*MINE, "trainer.steps=20", "hydra.run.dir=run").status == 0
+    assert_same_end(at_once, Path("run"))
+
+
+def test_resume_needs_trust(at_once, typed, refused):
+    assert typed(*MINE, "trainer.steps=10", "hydra.run.dir=run").status == 0
+    for trust in ((), ("trust=[other]",), ("trust=[my_pack]",)):
+        line = refused("resume=run", "trainer.steps=20", *trust)
+        assert "my_package.Stripes" in line
+        assert "trust=[my_package]" in line
+    assert typed("resume=run", "trainer.steps=20", "trust=[my_package]").status == 0
+    assert_same_end(at_once, Path("run"))
+
+
+def test_fork_needs_trust(package, typed, refused):
+    assert typed(*MINE, "trainer.steps=10", "hydra.run.dir=run").status == 0
+    fork = (*MINE, "trainer.steps=10", "name=fork", "fork_from=run")
+    assert "trust=[my_package]" in refused(*fork)
+    assert typed(*fork, "trust=[my_package]").status == 0
+
+
+def test_a_process_of_its_own_finds_the_classes(package, gan_train, tmp_path):
+    ended = gan_train(*MINE, "trainer.steps=5", cwd=tmp_path / "here")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "here" / ended.stdout.splitlines()[-1] / "generator.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+dataset.sise=8", ("dataset.sise", "Stripes has no such key", "did you mean 'size'")),
+        ("dataset.size=eight", ("dataset.size", "'eight'", "integer")),
+        ("dataset.colours=[red]", ("dataset.colours.0", "'red'", "number")),
+        ("~dataset.size", ("dataset.size", "is missing", "Stripes needs it")),
+        ("+architecture.generator.shape=[1,8,8]", ("architecture.generator.shape", "injected")),
+        ("architecture.discriminator.activation.negative_slope=steep", ("negative_slope", "'steep'", "number")),
+        ("architecture.discriminator.activation._target_=torch.nn.LekyReLU", ("activation._target_", "LekyReLU")),
+        ("+loss.margin=1", ("loss.margin", "Scaled has no such key", "scale")),
+        ("loss._target_=my_package.Stripes", ("loss._target_", "my_package.Stripes", "Loss")),
+        ("loss._target_=my_packag.Scaled", ("loss._target_", "my_packag")),
+        ("dataset.size=9", ("architecture.generator", "[6, 4, 4]")),
+    ],
+)
+def test_mistakes_in_a_user_s_own_keys(package, refused, override, said):
+    line = refused(*MINE, override)
+    for part in said:
+        assert part in line
+
+
+def test_a_class_that_raises_is_named(package, refused):
+    Path("my_package.py").write_text(CLASSES.replace("self.scale = scale", "raise ValueError('no scales today')"))
+    line = refused(*MINE)
+    assert "loss" in line
+    assert "no scales today" in line
+
+
+def test_a_package_that_cannot_be_imported_is_named(package, refused):
+    Path("my_package.py").write_text("import not_installed\n")
+    line = refused(*MINE)
+    assert "my_package.Stripes" in line
+    assert "not_installed" in line

@@ -1,0 +1,113 @@
+"""Every experiment in conf/ on a little data of its kind: it says how to run it, trains, and is what the notes say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_runner import cli
+from tests.training import status, train
+
+DIGITS = Path(__file__).parent / "data" / "mnist"  # the first 200 digits of MNIST's training set
+EXPERIMENTS = {path.stem: path for path in sorted((cli.CONF / "experiment").glob("*.yaml"))}
+
+# The keys in which a recipe differs from the one it builds on.
+TWINS = {
+    ("vanilla_mlp", "vanilla_mlp_fixed"): {"architecture.generator.output", "architecture.discriminator.output"},
+    ("minimax_mlp", "minimax_mlp_saturating"): {"loss._target_"},
+    ("pattern_bce", "pattern_mse"): {"loss._target_"},
+    ("mnist_lsgan", "mnist_lsgan_fixed"): {"architecture.discriminator.output"},
+    ("mode_collapse", "mode_collapse_fixed"): {"optimizer.discriminator.lr"},
+    ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
+    ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
+}
+# Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
+TRAINING: dict[str, dict[str, Any]] = {
+    "pattern_bce": {"lr": (0.01, 0.001), "betas": [0.9, 0.999], "batch_size": 1, "steps": 100_000},
+    "minimax_mlp": {"lr": (0.01, 0.01), "betas": [0.9, 0.999]},
+    "vanilla_mlp": {"batch_size": 32},
+    "mnist_lsgan": {"lr": (2e-4, 2e-4), "betas": [0.5, 0.999], "batch_size": 512, "steps": 50 * (60_000 // 512)},
+    "mnist_mlp": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
+    "mnist_cnn": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
+    "celeba_mlp": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
+    "celeba_cnn": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
+}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return cli.plain(cli.compose(overrides, "train"))
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by their dotted keys."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {k: v for name, child in node.items() for k, v in leaves(child, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images in CelebA's layout: 218 rows of 178 pixels."""
+    folder = tmp_path_factory.mktemp("celeba") / "img_align_celeba"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(1, 5):
+        image = noise.integers(0, 256, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{number:06}.jpg")
+    return folder.parent
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
+    words = [f"experiment={name}", "trainer.steps=3", "trainer.batch_size=2", "trainer.log_every=1", "device=cpu"]
+    words += ["trainer.generator_start=0", "trainer.discriminator_steps=1"]
+    dataset = composed(*words)["dataset"]["_target_"].rpartition(".")[2]
+    words += {"MNIST": [f"dataset.root={DIGITS}"], "CelebA": [f"dataset.root={faces}"]}.get(dataset, [])
+    if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
+        words += ["architecture.generator.hidden=[3]", "architecture.discriminator.hidden=[3]"]
+    run = tmp_path / "run"
+    assert train(run, *words) == cli.COMPLETED
+    assert status(run)["step"] == 3
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    trained = name != "pattern_discriminator"
+    assert all(("loss/generator" in row) == trained for row in rows)
+    assert (run / "generator.safetensors").exists() == trained
+    assert (run / "samples" / "step_00000003.png").exists()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_recipe_opens_with_its_command_and_runs_under_its_name(name):
+    package, command, *_ = EXPERIMENTS[name].read_text().splitlines()
+    assert package == "# @package _global_"
+    assert command.startswith(f"# gan-train experiment={name}")
+    assert composed(f"experiment={name}")["name"] == name
+
+
+@pytest.mark.parametrize("pair", TWINS, ids=" and ".join)
+def test_twins_differ_in_nothing_but_what_they_compare(pair):
+    one, other = (leaves(composed(f"experiment={name}")) for name in pair)
+    assert {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} == TWINS[pair] | {"name"}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_recipe_trains_as_the_notes_do(name):
+    config = composed(f"experiment={name}")
+    networks = [config["optimizer"][network] for network in ("generator", "discriminator")]
+    found = {
+        "lr": tuple(network["lr"] for network in networks),
+        "betas": networks[0]["betas"],
+        "batch_size": config["trainer"]["batch_size"],
+        "steps": config["trainer"]["steps"],
+    }
+    assert found | TRAINING[name] == found
+    assert networks[0]["betas"] == networks[1]["betas"]
+
+
+def test_the_default_run_is_the_repaired_pattern():
+    default, recipe = composed(), composed("experiment=pattern_fixed")
+    assert default | {"name": ""} == recipe | {"name": ""}
