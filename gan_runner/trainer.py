@@ -47,10 +47,10 @@ class Trainer:
 
         # What is trained
         self.parts: Parts = build_parts(config, self.facts, ranks.device)
-        self.generator, self.discriminator = self.parts.generator, self.parts.discriminator
         if config.device.sync_batchnorm:
-            self.discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(self.discriminator)
-            self.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
+            self.parts.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.parts.generator)
+            self.parts.discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(self.parts.discriminator)
+        self.generator, self.discriminator = self.parts.generator, self.parts.discriminator
         self.trains_generator = "generator" in self.parts.optimizers
         self.ema = None
         if self.settings.ema_decay is not None and self.trains_generator:
@@ -82,50 +82,39 @@ class Trainer:
 
         Raises `Diverged` and `Interrupted`.
         """
-        settings = self.settings
-        self.run, self.logger = run, logger
-        progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
-        clock = Clock(self.step)
+        settings, k = self.settings, self.settings.discriminator_steps
+        self.run, self.logger, self.clock = run, logger, Clock(self.step)
+        self.progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
         try:
             for step in range(self.step + 1, settings.steps + 1):
-                last = step == settings.steps
-                logs = step % settings.log_every == 0 or last
-                samples = step % settings.sample_every == 0 or last
+                logs = self._is_time(settings.log_every, step)
                 noise = rng(self.config.seed, "noise", step)
                 self.ranks.seed(derive(self.config.seed, "network", step, self.ranks.rank))
                 self._set_learning_rates(step)
 
-                for update in range(settings.discriminator_steps):
-                    number = (step - 1) * settings.discriminator_steps + update
-                    real = self._draw_real(number)
-                    fake = self._draw_noise(noise)
+                # Update the discriminator k times, each on a new batch of samples and of noise …
+                for number in range((step - 1) * k, step * k):
+                    real, fake = self._draw_real(number), self._draw_noise(noise)
                     discriminator = self._update_discriminator(number, real, fake, logs)
-                generator = {}
+
+                # … then the generator once.
+                generator: dict[str, Tensor] = {}
                 if self.trains_generator and step > settings.generator_start:
                     fake = fake if settings.generator_noise == "reused" else self._draw_noise(noise)
                     generator = self._update_generator(real, fake, logs)
                     if self.ema is not None:
                         self.ema.update_parameters(self.generator)
-                self.step = step
 
-                row: Row = {}
-                if logs:
-                    row = self._losses(discriminator, generator) | clock.speed(step, settings.batch_size)
-                if samples and self.ranks.is_main:
-                    row |= self._sample()
-                if row and logger is not None and progress is not None:
-                    logger.write(step, row)
-                    progress.show(step, row, clock.seconds_left(step, settings.steps))
-                stop = self._asked_to_stop(logs)
-                if step % settings.checkpoint_every == 0 or last or stop:
-                    self._save(must_succeed=last or stop)
-                if logs or samples:
-                    clock.restart(step)
-                if stop and not last:
-                    raise Interrupted
+                self.step = step
+                self._log_and_sample(discriminator, generator)
+                self._save_and_stop()
         finally:
-            if progress is not None:
-                progress.close()
+            if self.progress is not None:
+                self.progress.close()
+
+    def _is_time(self, every: int, step: int) -> bool:
+        """Whether `step` is one of every so many, or the last."""
+        return step % every == 0 or step == self.settings.steps
 
     def _update_discriminator(
         self, number: int, real: Sequence[Tensor | None], fake: Sequence[Tensor | None], logs: bool
@@ -204,6 +193,28 @@ class Trainer:
                 group["lr"] = rate * factor
 
     # What a run leaves
+
+    def _log_and_sample(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> None:
+        """Logs the losses of this step and samples the generator, where it is time to."""
+        step, settings = self.step, self.settings
+        row: Row = {}
+        if self._is_time(settings.log_every, step):
+            row = self._losses(discriminator, generator) | self.clock.speed(step, settings.batch_size)
+        if self._is_time(settings.sample_every, step) and self.ranks.is_main:
+            row |= self._sample()
+        if row and self.logger is not None and self.progress is not None:
+            self.logger.write(step, row)
+            self.progress.show(step, row, self.clock.seconds_left(step, settings.steps))
+            self.clock.restart(step)
+
+    def _save_and_stop(self) -> None:
+        """Saves where it is time to or where the run was asked to stop, which it then does."""
+        last, stops = self.step == self.settings.steps, self._asked_to_stop()
+        if stops or self._is_time(self.settings.checkpoint_every, self.step):
+            self._save(must_succeed=last or stops)
+            self.clock.restart(self.step)
+        if stops and not last:
+            raise Interrupted
 
     def _losses(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> Row:
         """What is logged, the same in all processes; the only place where a step waits for the device."""
@@ -345,9 +356,11 @@ class Trainer:
         """Has `fit` save and end after the step under way."""
         self._stop = True
 
-    def _asked_to_stop(self, logs: bool) -> bool:
+    def _asked_to_stop(self) -> bool:
         # Asking the other processes makes them wait for each other: only where a logged step does so anyway.
-        return self.ranks.any(self._stop) if self.ranks.size == 1 or logs else False
+        if self.ranks.size > 1 and not self._is_time(self.settings.log_every, self.step):
+            return False
+        return self.ranks.any(self._stop)
 
 
 class Clock:
@@ -358,7 +371,7 @@ class Clock:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Leaves out of the speed what was not training."""
+        """Leaves out of the speed what was not training: logging, sampling, saving."""
         self._step, self._since = step, time.perf_counter()
 
     def speed(self, step: int, batch_size: int) -> Row:
