@@ -106,6 +106,8 @@ def _nest(leaves: Mapping[str, Any]) -> State:
         *parents, last = name.split("/")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{name} is inside of what is no group")
         node[last] = leaf
     return state
 

@@ -131,6 +131,8 @@ FOREIGN = [
     "torch.jit.load",
     "torch.nn.modules.module.os.system",
     "torch.nn.functional.linear",
+    "torch.nn.modules.module.OrderedDict",
+    "gan_runner.datasets.base.ABC",
     "torch.utils.data.DataLoader",
     "torch.nn",
     "torch",
