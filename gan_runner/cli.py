@@ -61,9 +61,11 @@ def run(command: Command, config_name: str) -> None:
     OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)
     arguments = get_args_parser().parse_args()
     hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
-    if any(getattr(arguments, option, None) for option in hydra_does):
-        sys.exit(_leave_to_hydra(command, config_name))
     try:
+        if any(getattr(arguments, option, None) for option in hydra_does):
+            if arguments.resolve:  # where Hydra would end in a traceback
+                plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
+            sys.exit(_leave_to_hydra(command, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
         # What is typed beside `resume` belongs to that run's configuration, whose keys the defaults may not have.

@@ -15,6 +15,7 @@ Draw = Callable[[int], Tensor]  # count -> samples of the generator, (count, *sh
 
 PATTERN_SAMPLES = 1_000
 DENSITY_SAMPLES = 1_000_000
+DENSITY_BINS = 200
 
 
 @singledispatch
@@ -34,7 +35,7 @@ def _(dataset: Gaussian1D, draw: Draw, discriminator: nn.Module) -> tuple[dict[s
     made = draw(DENSITY_SAMPLES).flatten()
     low = min(dataset.mean - 6 * dataset.std, float(made.min()))
     high = max(dataset.mean + 6 * dataset.std, float(made.max()))
-    edges = torch.linspace(low, high, 501, dtype=torch.float64)
+    edges = torch.linspace(low, high, DENSITY_BINS + 1, dtype=torch.float64)
     x = (edges[1:] + edges[:-1]) / 2
     p_data, p_g = dataset.density(x), histogram_density(made, edges)
     device = next(discriminator.parameters()).device

@@ -100,7 +100,7 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
     right.plot(x, best, color="C3", linestyle="--", label="D* = p_data / (p_data + p_g)")
     right.plot(x, d, color="C1", label="D")
     right.set(ylabel="D(x)", ylim=(-0.02, 1.02))
-    figure.legend(loc="upper right", fontsize=8)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
     return _draw(figure)
 
 

@@ -173,9 +173,10 @@ class Record:
         self.directory.write_config(self.planned.plain)
         self.directory.write_json("status.json", {"state": "running", "step": trainer.step})
         (path / "summary.txt").write_text(summary + "\n")
+        skipped = trainer.dataset.skipped
         manifest = environment(trainer.ranks.device, trainer.ranks.size) | {
             "data": Facts.of(trainer.dataset).model_dump()
-            | {"fingerprint": self.fingerprint, "skipped": trainer.dataset.skipped},
+            | {"fingerprint": self.fingerprint, "skipped": len(skipped), "skipped_files": skipped},
             "parameters": {
                 "generator": parameter_count(trainer.generator),
                 "discriminator": parameter_count(trainer.discriminator),

@@ -339,9 +339,9 @@ class Trainer:
         """What of a row the schedule asks for at its step, and not only because the run ended there."""
         if row["step"] == self.settings.steps:
             return row
-        kept = {"metric": self.settings.sample_every}
-        on_schedule = lambda tag: row["step"] % kept.get(tag.split("/")[0], self.settings.log_every) == 0  # noqa: E731
-        return {tag: value for tag, value in row.items() if tag == "step" or on_schedule(tag)}
+        logs, samples = row["step"] % self.settings.log_every == 0, row["step"] % self.settings.sample_every == 0
+        asked_for = {tag: samples if tag.startswith("metric/") else logs for tag in row} | {"step": True}
+        return {tag: value for tag, value in row.items() if asked_for[tag]}
 
     def reference_losses(self) -> dict[str, float]:
         """What the losses are where the discriminator cannot tell real from fake."""

@@ -106,8 +106,3 @@ def test_a_recipe_trains_as_the_notes_do(name):
     }
     assert found | TRAINING[name] == found
     assert networks[0]["betas"] == networks[1]["betas"]
-
-
-def test_the_default_run_is_the_repaired_pattern():
-    default, recipe = composed(), composed("experiment=pattern_fixed")
-    assert default | {"name": ""} == recipe | {"name": ""}
