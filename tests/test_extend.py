@@ -1,5 +1,6 @@
 """A user's own dataset, architecture and loss: three classes and three YAML files, and no change to the package."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,19 @@ def test_a_package_that_cannot_be_imported_is_named(package, refused):
     line = refused(*MINE)
     assert "my_package.Stripes" in line
     assert "not_installed" in line
+
+
+def test_the_example_of_the_readme(typed):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", readme, re.DOTALL)
+    assert {name for name, _ in blocks} == {
+        "mine.py",
+        *(f"groups/{name}.yaml" for name in ("dataset/circle", "architecture/mine", "loss/exponential")),
+    }
+    for name, text in blocks:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    groups = ("--config-dir", "groups", "dataset=circle", "architecture=mine", "loss=exponential")
+    ended = typed(*groups, "trainer.steps=5", "hydra.run.dir=run")
+    assert ended.status == 0, ended.err
+    assert typed("resume=run", "trainer.steps=10", "trust=[mine]").status == 0

@@ -18,7 +18,7 @@ EXPERIMENTS = {path.stem: path for path in sorted((cli.CONF / "experiment").glob
 TWINS = {
     ("vanilla_mlp", "vanilla_mlp_fixed"): {"architecture.generator.output", "architecture.discriminator.output"},
     ("minimax_mlp", "minimax_mlp_saturating"): {"loss._target_"},
-    ("pattern_bce", "pattern_mse"): {"loss._target_"},
+    ("pattern_bce", "pattern_mse"): {"loss._target_", "seed"},
     ("mnist_lsgan", "mnist_lsgan_fixed"): {"architecture.discriminator.output"},
     ("mode_collapse", "mode_collapse_fixed"): {"optimizer.discriminator.lr"},
     ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},

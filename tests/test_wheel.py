@@ -22,8 +22,8 @@ def test_the_installed_wheel_trains_the_default_and_finds_its_configuration(tmp_
 
     where = "import gan_runner; print(gan_runner.__file__)"
     environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    found = subprocess.run([sys.executable, "-c", where], env=environment, cwd=elsewhere, capture_output=True, text=True)
-    assert found.stdout.startswith(str(site))
+    found = subprocess.check_output([sys.executable, "-c", where], env=environment, cwd=elsewhere, text=True)
+    assert found.startswith(str(site))
     train = [sys.executable, "-m", "gan_runner.train", "trainer.steps=3"]
     done = subprocess.run(train, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
