@@ -64,14 +64,14 @@ def save_animation(path: Path, frames: Sequence[Picture]) -> None:
 
 
 def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float]) -> Picture:
-    """The losses over the steps, each with a dashed line where it stands when D cannot tell real from fake."""
+    """The losses over the steps, and dashed lines where they stand when D cannot tell real from fake."""
     figure, axes = _figure()
-    for tag, color in (("discriminator_real", "C0"), ("discriminator_fake", "C1"), ("generator", "C2")):
+    for tag in references:
         points = [(row["step"], row[f"loss/{tag}"]) for row in rows if f"loss/{tag}" in row]
         if points:
-            axes.plot(*zip(*points, strict=True), color=color, label=tag.replace("_", ", "), linewidth=1, alpha=0.8)
-            label = f"D(x) = D(G(z)) = ½: {references[tag]:.3f}"
-            axes.axhline(references[tag], color=color, linestyle="--", linewidth=1, label=label)
+            axes.plot(*zip(*points, strict=True), label=tag.replace("_", ", "), linewidth=1, alpha=0.8)
+    for value in sorted(set(references.values())):
+        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=f"D(x) = D(G(z)) = ½: {value:.3f}")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(fontsize=8)
     return _draw(figure)
