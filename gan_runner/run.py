@@ -20,7 +20,7 @@ from gan_runner.console import say
 from gan_runner.datasets import Dataset
 from gan_runner.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.errors import UserError
-from gan_runner.logger import Logger, Row
+from gan_runner.logger import Logger, Row, read_metrics
 from gan_runner.manifest import environment
 from gan_runner.randomness import rng
 from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
@@ -140,6 +140,7 @@ def restore(trainer: Trainer, planned: Plan, fingerprint: str) -> None:
         data = validate(dict[str, Any], read_json(manifest).get("data", {}), f"{manifest}: data")
         if data.get("fingerprint", fingerprint) != fingerprint:
             raise UserError(f"dataset.root: these are other data than {planned.path} was started with")
+        read_metrics(planned.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, state, damaged = load_newest(planned.path / "checkpoints")
         for path in damaged:
             say(f"warning: {path} is damaged; going on from step {step}")
@@ -181,7 +182,7 @@ class Record:
                 "generator": parameter_count(trainer.generator),
                 "discriminator": parameter_count(trainer.discriminator),
             },
-            "wall_seconds": before.get("wall_seconds", 0.0),
+            "wall_seconds": validate(float, before.get("wall_seconds", 0.0), f"{path / 'manifest.json'}: wall_seconds"),
         }
         self.directory.write_json("manifest.json", manifest)
         logger = Logger(path, trainer.step, trainer.in_turn)
