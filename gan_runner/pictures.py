@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 Picture = np.ndarray
 
-_GAP = 2  # pixels between the images of a grid
+_GAP = 2  # pixels between the samples of a grid
 _CELL = 12  # pixels a value of a vector is wide
 
 
 def grid(samples: Tensor, columns: int) -> Picture:
     """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), of which each becomes a strip."""
     if samples.ndim == 2:
-        return np.kron(shade(samples.numpy()), np.ones((_CELL, _CELL, 1), np.uint8))
-    count, channels, height, width = samples.shape
+        pixels = np.kron(shade(samples.numpy())[:, None], np.ones((1, _CELL, _CELL, 1), np.uint8))
+    else:
+        pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
+    count, height, width, _ = pixels.shape
     rows = -(-count // columns)
-    pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    pixels = pixels[..., :3] if channels >= 3 else pixels[..., :1].repeat(3, axis=-1)
     sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
         top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
@@ -69,7 +70,7 @@ def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float
     for tag in references:
         points = [(row["step"], row[f"loss/{tag}"]) for row in rows if f"loss/{tag}" in row]
         if points:
-            axes.plot(*zip(*points, strict=True), label=tag.replace("_", ", "), linewidth=1, alpha=0.8)
+            axes.plot(*zip(*points, strict=True), label=tag.replace("_", ", "), linewidth=1.2)
     for value in sorted(set(references.values())):
         axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=f"D(x) = D(G(z)) = ½: {value:.3f}")
     axes.set(xlabel="step", ylabel="loss")

@@ -27,10 +27,10 @@ def test_a_grid_keeps_the_channels_of_colour_and_clips():
 
 
 def test_a_grid_of_vectors_is_a_strip_for_each():
-    sheet = grid(torch.tensor([[0.0, 1.0], [-0.1, 1.1], [0.5, 0.5]]), columns=8)
-    assert sheet.shape == (3 * 12, 2 * 12, 3)
-    middles = sheet[6::12, 6::12].tolist()
-    assert middles == [[[0] * 3, [255] * 3], [BLUE, RED], [GRAY, GRAY]]
+    sheet = grid(torch.tensor([[0.0, 1.0], [-0.1, 1.1], [0.5, 0.5]]), columns=2)
+    assert sheet.shape == (12 + 2 + 12, 24 + 2 + 24, 3)
+    middles = [[sheet[y, x].tolist() for x in (6, 18, 32, 44)] for y in (6, 20)]
+    assert middles == [[[0] * 3, [255] * 3, BLUE, RED], [GRAY, GRAY, [255] * 3, [255] * 3]]
     assert np.array_equal(sheet[:12, :12], np.zeros((12, 12, 3)))
 
 

@@ -73,7 +73,8 @@ def trained_conditional(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained_pattern(tmp_path_factory) -> Path:
     """A run on vectors of six values, with uniform latents and without labels."""
-    return train(tmp_path_factory.mktemp("pattern"), "trainer.steps=3")
+    uniform = ("architecture.latent.distribution=uniform", "architecture.latent.dim=6")
+    return train(tmp_path_factory.mktemp("pattern"), "trainer.steps=3", *uniform)
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_vectors_are_the_values_themselves(pattern, tmp_path):
     assert out == tmp_path / "a" / "b"
     assert np.load(out / "samples.npy").shape == (5, 6)
     with Image.open(out / "grid.png") as grid:
-        assert grid.size == (6 * 12, 5 * 12)
+        assert grid.size == (8 * 6 * 12 + 7 * 2, 12)
 
 
 def test_the_average_of_the_generator_is_what_is_sampled(conditional):

@@ -21,6 +21,7 @@ from tests.training import newest_state, rows, train
 OVERRIDES = (
     "dataset=pattern",
     "architecture=mlp_points",
+    "architecture.latent={dim:8,distribution:uniform,loc:-1.0,scale:2.0}",
     "architecture.generator.hidden=[8]",
     "architecture.generator.normalization=batch",
     "architecture.discriminator.hidden=[8]",
@@ -30,6 +31,7 @@ OVERRIDES = (
     "optimizer.generator.lr=0.1",
     "optimizer.discriminator.lr=0.3",
     "trainer.batch_size=16",
+    "trainer.ema_decay=null",
     "trainer.sample_every=100",
     "device=cpu",
 )
