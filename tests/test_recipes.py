@@ -21,6 +21,13 @@ TWINS = {
     ("pattern_bce", "pattern_mse"): {"loss._target_", "seed"},
     ("mnist_lsgan", "mnist_lsgan_fixed"): {"architecture.discriminator.output"},
     ("mode_collapse", "mode_collapse_fixed"): {"optimizer.discriminator.lr"},
+    ("mnist_cnn", "mnist_cnn_fixed"): {
+        "architecture.discriminator.normalization",
+        "optimizer.generator.lr",
+        "optimizer.discriminator.lr",
+        "trainer.steps",
+        "trainer.sample_every",
+    },
     ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
