@@ -4,6 +4,7 @@ One process and many take the same path. Networks stay plain modules: the proces
 all-reduce before each optimizer step (as StyleGAN does), which is indifferent to penalties and double backward.
 """
 
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -80,6 +81,10 @@ class Ranks:
         self.device = torch.device("cpu")
         self.data_parallel_ids: list[int] = []
         if self.size > 1:
+            # The default arguments of this module are the process group there is when it is first imported (by an
+            # optimizer, through torch._dynamo). They would keep it alive in `leave`, and Gloo's threads with it, which
+            # abort a process that they outlive.
+            importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def place(self, device: Device) -> None:

@@ -206,3 +206,24 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path, launch):
     while any(map(is_alive, left)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, left))
+
+
+LEAVING = """
+import sys
+import torch.distributed as dist
+from gan_runner.devices import Ranks
+ranks = Ranks()
+import torch._dynamo  # as the first optimizer does
+ranks.any(True)
+group = dist.group.WORLD
+ranks.leave()
+print(sys.getrefcount(group))
+"""
+
+
+def test_nothing_holds_the_process_group_of_those_who_left(tmp_path, environment):
+    """Else Gloo's threads outlive the interpreter, and now and then abort the process as it ends."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "leaving.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2"]  # `group` itself, and the argument
