@@ -115,6 +115,7 @@ class Doctor(Section):
     samples: Annotated[int, Field(ge=16)]
     patience: PositiveInt
     sure: Annotated[float, Field(gt=0.5, lt=1)]
+    vanished: PositiveFloat
     blind: PositiveFloat
     stuck_gap: PositiveFloat
     tolerance: PositiveFloat
@@ -122,6 +123,7 @@ class Doctor(Section):
     reach: PositiveFloat
     mean_error: PositiveFloat
     diversity: PositiveFloat
+    lost: PositiveFloat
     class_kl: PositiveFloat
     dead_units: PositiveFloat
     explosion: PositiveFloat

@@ -75,7 +75,6 @@ class Case:
         self.scores_are_probabilities = parts.loss.density_ratio
         self.saturating = type(parts.loss) is Minimax
         self.paired = parts.loss.paired
-        self.of_vectors = len(dataset.shape) == 1
         self.labelled = dataset.num_classes > 0
         self.ends = {"generator": ending(parts.generator), "discriminator": ending(parts.discriminator)}
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
@@ -263,8 +262,8 @@ def diagnose(rows: Sequence[Row], case: Case) -> list[Finding]:
         return []
     since = min(looks[-case.limits.patience], begin + (now - begin) * 2 // 3)
     recent = columns(row for row in rows if row["step"] >= since)
-    early = columns(row for row in rows if begin < row["step"] <= begin + (now - begin) // 3)
-    found = {name: sign(case, recent, early) for name, sign in SIGNS.items()}
+    whole = columns(row for row in rows if row["step"] > begin)
+    found = {name: sign(case, recent, whole) for name, sign in SIGNS.items()}
     return [Finding(name, now, *what) for name, what in found.items() if what is not None]
 
 
@@ -277,12 +276,17 @@ def columns(rows: Iterable[Row]) -> Columns:
     return table
 
 
+def at_first(values: Sequence[float]) -> float:
+    """The median of the first third, NaN where there is none."""
+    return median(values[: len(values) // 3] or [math.nan])
+
+
 def stands_above(values: Sequence[float], limit: float) -> bool:
     """Whether all values are above the limit, and no longer on their way down."""
     return bool(values) and min(values) > limit and values[-1] > STANDSTILL * values[0]
 
 
-def stuck_losses(case: Case, recent: Columns, early: Columns) -> Found:
+def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
     """The mean logit of each batch is the same, real or generated, as a last batch norm makes it."""
     gaps, stds = recent["logits/gap"], recent["logits/std"]
     if not gaps or not all(gap < case.limits.stuck_gap * std for gap, std in zip(gaps, stds, strict=True)):
@@ -297,7 +301,7 @@ def stuck_losses(case: Case, recent: Columns, early: Columns) -> Found:
     return evidence, cause, case.advice("architecture.discriminator.output=[]")
 
 
-def value_range(case: Case, recent: Columns, early: Columns) -> Found:
+def value_range(case: Case, recent: Columns, whole: Columns) -> Found:
     """A part of the data's range is out of the generator's reach."""
     low, high = recent["health/lowest"], [-value for value in recent["health/highest"]]
     missed, side = (low, "lowest") if stands_above(low, case.limits.reach) else (high, "highest")
@@ -308,10 +312,11 @@ def value_range(case: Case, recent: Columns, early: Columns) -> Found:
     cause = "the generator's last layers do not span the data's range"
     if between:
         cause = f"{' and '.join(between)} under the generator's output activation"
-    return evidence, cause, case.advice("architecture.generator.output=[auto]", case.slower("discriminator"))
+    to_try = case.advice("architecture.generator.output=[auto]") or case.advice(case.slower("discriminator"))
+    return evidence, cause, to_try
 
 
-def discriminator_saturated(case: Case, recent: Columns, early: Columns) -> Found:
+def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Found:
     """The discriminator is sure of everything; where the generator's gradient has vanished, that is said."""
     real, fake = recent["score/real"], recent["score/fake"]
     if not (case.trains_generator and case.scores_are_probabilities and real):
@@ -319,9 +324,9 @@ def discriminator_saturated(case: Case, recent: Columns, early: Columns) -> Foun
     if median(real) < case.limits.sure or median(fake) > 1 - case.limits.sure:
         return None
     evidence = f"D(x) = {median(real):.4f} and D(G(z)) = {median(fake):.2g} (medians)"
-    gradients = [rows["gradient_norm/generator"] for rows in (early, recent)]
-    if all(gradients):
-        evidence += f"; the generator's gradient {' then '.join(f'{median(norms):.2g}' for norms in gradients)}"
+    before, now = at_first(whole["gradient_norm/generator"]), median(recent["gradient_norm/generator"])
+    if now < before * case.limits.vanished:
+        evidence += f"; the norm of the generator's gradient fell from {before:.2g} to {now:.2g}"
     cause = "the discriminator has won: it learns faster than the generator can follow"
     tries = [case.slower("discriminator"), "architecture.discriminator.normalization=layer", "regularizer=r1"]
     if case.saturating:
@@ -330,16 +335,17 @@ def discriminator_saturated(case: Case, recent: Columns, early: Columns) -> Foun
     return evidence, cause, case.advice(*tries)
 
 
-def collapse(case: Case, recent: Columns, early: Columns) -> Found:
+def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are far less diverse than the data, or miss kinds of it."""
     limits, evidence = case.limits, []
-    diversity, classes = recent["health/diversity"], recent["metric/class_kl"]
+    diversity, coverage, classes = (recent[tag] for tag in ("health/diversity", "health/coverage", "metric/class_kl"))
     if not case.varies:
         return None
     if diversity and max(diversity) < limits.diversity:
-        within = "within a class " if case.config.architecture.conditional else ""
-        trend = " -> ".join(f"{value:.2f}" for value in [*early["health/diversity"][:1], diversity[-1]])
-        evidence.append(f"samples vary {within}{diversity[-1]:.2f} times as far as the data ({trend})")
+        within = " within a class" if case.config.architecture.conditional else ""
+        evidence.append(f"samples vary {diversity[-1]:.2f} times as far as the data{within}")
+    if coverage and max(coverage) < limits.lost * (best := max(whole["health/coverage"])):
+        evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
     if stands_above(classes, limits.class_kl):
         evidence.append(f"their classes are unlike the data's (KL {classes[-1]:.2f})")
     if not evidence:
@@ -355,7 +361,7 @@ def collapse(case: Case, recent: Columns, early: Columns) -> Found:
     return " and ".join(evidence), cause, case.advice(*tries)
 
 
-def fixed_point(case: Case, recent: Columns, early: Columns) -> Found:
+def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
     """The losses stand where the discriminator cannot tell real from fake, and the samples are wrong."""
     means = {name: fmean(recent[f"loss/{name}"] or [math.inf]) for name in case.references}
     near = all(
@@ -367,8 +373,7 @@ def fixed_point(case: Case, recent: Columns, early: Columns) -> Found:
         return None
     evidence = f"the losses stand at their fixed point (generator {means['generator']:.3f}), and yet {wrong}"
     cause = "the discriminator has stopped telling how far off a sample is"
-    tries = ["architecture.discriminator.normalization=none", "regularizer=r1", "architecture=mlp_points"]
-    return evidence, cause, case.advice(*tries[: 3 if case.of_vectors else 2])
+    return evidence, cause, case.advice("architecture.discriminator.normalization=none", "regularizer=r1")
 
 
 def wrong_samples(case: Case, recent: Columns) -> str | None:
@@ -384,7 +389,7 @@ def wrong_samples(case: Case, recent: Columns) -> str | None:
     return None
 
 
-def discriminator_blind(case: Case, recent: Columns, early: Columns) -> Found:
+def discriminator_blind(case: Case, recent: Columns, whole: Columns) -> Found:
     """The logits hardly depend on what the discriminator sees, and not because samples are right."""
     spreads, wrong = recent["logits/std"], wrong_samples(case, recent)
     if not spreads or max(spreads) > case.limits.blind or wrong is None:
@@ -395,7 +400,7 @@ def discriminator_blind(case: Case, recent: Columns, early: Columns) -> Found:
     return evidence, cause, case.advice(*tries)
 
 
-def dead_units(case: Case, recent: Columns, early: Columns) -> Found:
+def dead_units(case: Case, recent: Columns, whole: Columns) -> Found:
     """Most units of a hidden layer pass no gradient, whatever the input."""
     for network in case.rates:
         shares = recent[f"health/dead_units_{network}"]
@@ -406,18 +411,19 @@ def dead_units(case: Case, recent: Columns, early: Columns) -> Found:
     return None
 
 
-def exploding_gradients(case: Case, recent: Columns, early: Columns) -> Found:
+def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
     """A gradient has grown far beyond what it was."""
     for network in case.rates:
-        first, now = early[f"gradient_norm/{network}"], recent[f"gradient_norm/{network}"]
-        if first and now and median(now) > case.limits.explosion * max(median(first), 1):
-            evidence = f"the {network}'s gradient norm has grown from {median(first):.2g} to {median(now):.2g}"
+        norms = f"gradient_norm/{network}"
+        first, now = at_first(whole[norms]), median(recent[norms] or [0.0])
+        if now > case.limits.explosion * max(first, 1):
+            evidence = f"the norm of the {network}'s gradient grew from {first:.2g} to {now:.2g} (medians)"
             tries = ["trainer.gradient_clip=1", case.slower(network), "regularizer=r1"]
             return evidence, f"the {network}'s steps are too large, or nothing bounds its slope", case.advice(*tries)
     return None
 
 
-def oscillation(case: Case, recent: Columns, early: Columns) -> Found:
+def oscillation(case: Case, recent: Columns, whole: Columns) -> Found:
     """The networks take turns at winning: the discriminator is right, then fooled, then right again."""
     sides: list[str] = []
     for real, fake in zip(recent["score/real"], recent["score/fake"], strict=True):
@@ -431,7 +437,7 @@ def oscillation(case: Case, recent: Columns, early: Columns) -> Found:
     return evidence, "the networks circle around each other instead of settling", case.advice(*tries)
 
 
-def memorisation(case: Case, recent: Columns, early: Columns) -> Found:
+def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are copies of training samples."""
     shares = recent["metric/memorised"]
     if not stands_above(shares, case.limits.memorised):
