@@ -273,9 +273,7 @@ def test_dead_units_are_counted_by_hand():
 def test_a_channel_is_dead_where_it_is_dead_everywhere():
     first = nn.Conv2d(1, 2, 1)
     network = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 1, 1))
-    with torch.no_grad():
-        first.weight.copy_(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1))
-        first.bias.copy_(torch.tensor([-1.0, 0.0]))
+    first.load_state_dict({"weight": torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), "bias": torch.tensor([-1.0, 0.0])})
     images = torch.zeros(3, 1, 4, 4)
     images[1, 0, 2, 2] = 1.0  # one position of one image is enough for the second
     with watched_units(network) as shares:
@@ -323,7 +321,7 @@ def test_a_generator_that_cannot_reach_black_is_found_once(tmp_path, capfd):
 
 
 def test_a_discriminator_that_wins_is_found(tmp_path):
-    words = ("experiment=minimax_mlp", f"dataset.root={DIGITS}", "trainer.steps=150", "trainer.sample_every=30")
+    words = ("experiment=minimax_mlp", f"dataset.root={DIGITS}", "trainer.steps=200", "trainer.sample_every=20")
     assert train(tmp_path / "run", *words, "device=cpu") == cli.COMPLETED
     assert health(tmp_path / "run")["verdict"] == "discriminator_saturated"
 

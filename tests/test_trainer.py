@@ -253,8 +253,14 @@ def test_bf16_keeps_its_weights_in_fp32(tmp_path):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 def test_a_compiled_run_has_the_losses_of_an_eager_one(tmp_path):
-    words = (*OVERRIDES, *GENTLE, "regularizer=gradient_penalty", "trainer.log_every=1", "trainer.steps=4")
-    words += ("doctor=none",)
+    words = (
+        *OVERRIDES,
+        *GENTLE,
+        "regularizer=gradient_penalty",
+        "trainer.log_every=1",
+        "trainer.steps=4",
+        "doctor=none",
+    )
     for choice in ("false", "true"):
         assert train(tmp_path / choice, *words, f"trainer.compile={choice}") == cli.COMPLETED
     for eager, compiled in zip(rows(tmp_path / "false"), rows(tmp_path / "true"), strict=True):
