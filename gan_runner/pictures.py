@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gan_runner.checkpoint import write_atomically
@@ -89,6 +90,28 @@ def evolution(vectors: np.ndarray, every: int) -> Picture:
 def _extent(vectors: np.ndarray, every: int) -> tuple[float, float, float, float]:
     times, length = vectors.shape
     return 0.5, length + 0.5, (times + 0.5) * every, 0.5 * every
+
+
+def beside(real: Tensor, real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
+    """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
+    if real_labels is not None and made_labels is not None:
+        classes = made_labels.unique()[:12]
+        pairs = ((real[real_labels == c][:columns], made[made_labels == c][:columns]) for c in classes)
+        rows = [pair for pair in pairs if len(pair[0]) == len(pair[1]) == columns]
+        real, made = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (real, made)
+    count = min(len(real), len(made), 12 * columns)
+    left, right = grid(real[:count], columns), grid(made[:count], columns)
+    return np.concatenate([left, np.full((len(left), 8 * _GAP, 3), 255, np.uint8), right], axis=1)
+
+
+def scatter(real: Tensor, made: Tensor) -> Picture:
+    """Points in the plane, (N, 2) each: the data gray, the generated ones blue."""
+    figure, axes = _figure(width=5, height=5)
+    axes.plot(*real.T, ".", color="0.75", markersize=3, label="data")
+    axes.plot(*made.T, ".", color="C0", markersize=3, label="generated")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(loc="upper right", fontsize=8)
+    return _draw(figure)
 
 
 def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> Picture:
