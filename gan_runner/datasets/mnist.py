@@ -58,6 +58,12 @@ class MNIST(ArrayDataset):
         super().__init__(images.unsqueeze(1), labels, value_range=value_range, num_classes=10)
 
 
+class StackedMNIST(ArrayDataset):
+    """Images (3, 28, 28), each channel a digit of MNIST chosen at random: 1,000 modes, without labels."""
+
+    num_modes = 1000
+
+
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """The bytes of an IDX file, gzipped or not, as uint8 of that many dimensions; UserError where it is damaged.
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, FiniteFloat, PositiveInt
 from torch import Tensor
 
-from gan_runner.datasets.base import Distribution, Range
+from gan_runner.datasets.base import ArrayDataset, Distribution, Range
 from gan_runner.errors import UserError
 
 
@@ -53,3 +53,10 @@ class Gaussian1D(Distribution):
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, None]:
         """`count` numbers (count, 1)."""
         return self.mean + self.std * torch.randn(count, 1, generator=rng), None
+
+
+class GaussianMixture(ArrayDataset):
+    """Points (2,) of a mixture, in equal parts, of the Gaussians N(means[k], std² I); `means` is (K, 2)."""
+
+    means: Tensor
+    std: float
