@@ -96,7 +96,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
 def find_device(device: Device) -> torch.device:
     """The one device to compute on; refuses those that are several."""
     if device.kind in ("data_parallel", "ddp"):
-        raise UserError(f"device={device.kind}: sampling is one process on one device; use auto, cpu, cuda or mps")
+        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
     check_device(device, batch_size=_CHUNK)
     torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
     ranks = Ranks()

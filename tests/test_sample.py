@@ -247,8 +247,8 @@ def test_help_needs_no_torch(tmp_path):
         ("interpolate=[3]", "interpolate: found [3]"),
         ("label=-1", "label: found -1"),
         ("label=0", "label=0: the generator of RUN is unconditional"),
-        ("device=ddp", "device=ddp: sampling is one process"),
-        ("device=data_parallel", "device=data_parallel: sampling is one process"),
+        ("device=ddp", "device=ddp: this command is one process"),
+        ("device=data_parallel", "device=data_parallel: this command is one process"),
         ("run=nowhere", "run=nowhere: is no run directory"),
     ],
 )

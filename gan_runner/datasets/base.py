@@ -23,6 +23,9 @@ class Dataset(ABC):
     the files that could not be read.
     """
 
+    classifier: str | None = None  # the name of the extractor that ships with the package and knows these classes
+    independent_channels = False  # whether each channel is an image of its own, to be looked at by itself
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -51,6 +54,10 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content, not of where it lies: the same on every machine."""
+
+    def held_out(self) -> "Dataset | None":
+        """Data of the same kind that training never sees, or None where there is none."""
+        return None
 
     def to(self, device: torch.device) -> None:  # noqa: B027 (most need do nothing)
         """Hold the data on `device`, where this dataset holds any."""
@@ -93,7 +100,10 @@ class ArrayDataset(Dataset):
         if size > len(self):
             raise UserError(f"trainer.batch_size is {size}; the dataset allows at most its {len(self)} samples")
         epoch, position = divmod(number, len(self) // size)
-        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]
+        return self[self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]]
+
+    def __getitem__(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples (B, *shape) with the indices `chosen` (B,) and their labels, as `batch` gives them."""
         samples = self._data[chosen]
         if samples.dtype == torch.uint8 and self.value_range is not None:
             low, high = self.value_range

@@ -4,6 +4,7 @@ import math
 import os
 import tempfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,13 @@ class MNIST(ArrayDataset):
         if (labels > 9).any():
             raise UserError(f"dataset.root: '{labels_file}' has the label {labels.max()}; allowed: 0 to 9")
         super().__init__(images.unsqueeze(1), labels, value_range=value_range, num_classes=10)
+        self.classifier = "digits" if variant == "mnist" else None
+        self._has_test = split == "train" and all(_find(f"t10k-{name[6:]}", folder, raw) for name in names)
+        self._of_split = partial(MNIST, variant=variant, root=root, download=False, value_range=value_range)
+
+    def held_out(self) -> "MNIST | None":
+        """The test images, where this is the training split and their files are there."""
+        return self._of_split(split="test") if self._has_test else None
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
