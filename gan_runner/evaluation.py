@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -94,7 +93,7 @@ class Evaluation:
             self._extractor = find_extractor(config.evaluation.extractor, dataset, device)
         seen = "features" if self._extractor is not None else None
         seen = "classes" if self._extractor is not None and self._extractor.classes else seen
-        blind = [n for n, m in metrics.items() if m.needs and seen is None or m.needs == "classes" != seen]
+        blind = [n for n, m in metrics.items() if (m.needs and seen is None) or m.needs == "classes" != seen]
         if blind:
             say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset)}")
         self.metrics = {name: metric for name, metric in metrics.items() if name not in blind}
@@ -116,20 +115,22 @@ class Evaluation:
             made = self._draw(generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _one_line(error))
-        first = cache(lambda count: made[:count])  # one for all metrics of this N, so that its features are found once
+        # One for all metrics of this N, so that its features are found once.
+        first, ideal_first, real_first = (cache(lambda n, of=side: of[:n]) for side in (made, perfect, real))
         for name, metric in self.metrics.items():
             if name in report.failures:
                 continue
-            part, ideal = first(metric.samples), perfect[: metric.samples]
-            show(f"{name}: {len(part):,} samples against {len(real):,} real ones")
+            part, ideal = first(metric.samples), ideal_first(metric.samples)
+            truth = real_first(metric.samples) if metric.balanced else real
+            show(f"{name}: {len(part):,} samples against {len(truth):,} real ones")
             try:
-                found = metric.measure(part, real, self.dataset)
-                if with_pictures and (picture := metric.picture(part, real, self.dataset)) is not None:
+                found = metric.measure(part, truth, self.dataset)
+                if with_pictures and (picture := metric.picture(part, truth, self.dataset)) is not None:
                     report.pictures[name] = picture
             except Exception as error:
                 report.failures[name] = _one_line(error)
                 continue
-            best = self._score_of_perfect(name, metric, ideal, real)
+            best = self._score_of_perfect(name, metric, ideal, truth)
             extractor = self._extractor if metric.needs else None
             for figure, value in found.items():
                 report.figures[figure] = Figure(
@@ -138,11 +139,11 @@ class Evaluation:
                     perfect=best.get(figure),
                     goal=metric.goals[figure],
                     samples=len(part),
-                    real_samples=len(real),
+                    real_samples=len(truth),
                     perfect_samples=len(ideal),
                     held_out=held_out,
-                    extractor=extractor and extractor.name,
-                    extractor_hash=extractor and extractor.hash,
+                    extractor=extractor.name if extractor else None,
+                    extractor_hash=extractor.hash if extractor else None,
                 )
         for name, reason in report.failures.items():
             say(f"warning: metric {name} failed: {reason}")
@@ -180,7 +181,9 @@ class Evaluation:
         count = min(most, len(dataset)) if isinstance(dataset, Sized) else wanted
         values, labels = dataset.batch(0, count, seed)
         values = self._facts.in_data_units(values.cpu())
-        return Samples(values, None if labels is None else labels.cpu(), self._extractor and Remembering(self._extractor))
+        return Samples(
+            values, None if labels is None else labels.cpu(), self._extractor and Remembering(self._extractor)
+        )
 
     def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
         """The metric's figures of held-out data; none where there are too few of them."""

@@ -128,7 +128,7 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
     return _draw(figure)
 
 
-def scatter(points: Tensor, good: Tensor, means: Tensor, radius: float) -> Picture:
+def modes(points: Tensor, good: Tensor, means: Tensor, radius: float) -> Picture:
     """Points (N, 2), the `good` (N,) of them in another colour, and circles about the means (K, 2) of a mixture."""
     from matplotlib.collections import EllipseCollection
 

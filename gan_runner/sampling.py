@@ -102,7 +102,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
 def find_device(device: Device) -> torch.device:
     """The one device to compute on; refuses those that are several."""
     if device.kind in ("data_parallel", "ddp"):
-        raise UserError(f"device={device.kind}: this is the work of one process on one device; use auto, cpu, cuda or mps")
+        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
     check_device(device, batch_size=_CHUNK)
     torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
     ranks = Ranks()
@@ -128,7 +128,9 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
         data = {key: value for key, value in data.items() if key in Facts.model_fields}
     facts = validate(Facts, data, f"{manifest}: data")
     if not weights.is_file():
-        missing = "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
+        missing = (
+            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
+        )
         raise UserError(f"{weights}: is not there; the run has {missing}")
     try:
         network = build_generator(config, facts)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gan_runner import pictures
 from gan_runner.datasets import Gaussian1D
-from gan_runner.metrics import histogram_density
+from gan_runner.metrics import densities
 
 SAMPLES = 1_000_000
 BINS = 200
@@ -17,11 +17,7 @@ def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tupl
     `made` (N, 1) are generated samples, whose histogram stands for p_g. The gap is the largest |D - D*| where
     p_data + p_g is at least 1 % of its peak.
     """
-    low = min(dataset.mean - 6 * dataset.std, float(made.min()))
-    high = max(dataset.mean + 6 * dataset.std, float(made.max()))
-    edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
-    x = (edges[1:] + edges[:-1]) / 2
-    p_data, p_g = dataset.density(x), histogram_density(made.flatten(), edges)
+    x, p_data, p_g = densities(made.flatten(), dataset, BINS)
     device = next(discriminator.parameters()).device
     with torch.no_grad():
         d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()

@@ -102,7 +102,10 @@ class ArrayDataset(Dataset):
         if size > len(self):
             raise UserError(f"trainer.batch_size is {size}; the dataset allows at most its {len(self)} samples")
         epoch, position = divmod(number, len(self) // size)
-        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]
+        return self[self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]]
+
+    def __getitem__(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples (B, *shape) with the indices `chosen` (B,) and their labels, as `batch` gives them."""
         samples = self._take(chosen)
         if samples.dtype == torch.uint8 and self.value_range is not None:
             low, high = self.value_range

@@ -48,19 +48,8 @@ class JensenShannon(Metric):
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """Real samples are not looked at."""
         assert isinstance(dataset, Gaussian1D)
-        x, p_data, p_g = self.densities(made.values.flatten(), dataset)
+        x, p_data, p_g = densities(made.values.flatten(), dataset, self.bins)
         return {"jsd": jensen_shannon(p_data, p_g, float(x[1] - x[0]))}
-
-    def densities(self, numbers: Tensor, dataset: Gaussian1D) -> tuple[Tensor, Tensor, Tensor]:
-        """The middles of the bins, the density of the data there and that of `numbers` (N,): (bins,) each, float64.
-
-        The bins reach to 6 standard deviations, and further where generated numbers do.
-        """
-        low = min(dataset.mean - 6 * dataset.std, float(numbers.min()))
-        high = max(dataset.mean + 6 * dataset.std, float(numbers.max()))
-        edges = torch.linspace(low, high, self.bins + 1, dtype=torch.float64)
-        x = (edges[1:] + edges[:-1]) / 2
-        return x, dataset.density(x), histogram_density(numbers, edges)
 
 
 class ModeCoverage(Metric):
@@ -115,7 +104,7 @@ class ModeCoverage(Metric):
         """The samples, and a circle of `radius` standard deviations about each mean."""
         assert isinstance(dataset, GaussianMixture)
         _, good = self._assign(made.values, dataset)
-        return pictures.scatter(made.values, good, dataset.means, self.radius * dataset.std)
+        return pictures.modes(made.values, good, dataset.means, self.radius * dataset.std)
 
     def _assign(self, points: Tensor, dataset: GaussianMixture) -> tuple[Tensor, Tensor]:
         """The nearest mode of each point (N,), and whether it is near enough (N,)."""
@@ -130,6 +119,18 @@ def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, fl
     """
     distance = (low - samples).clamp_min(0) + (samples - high).clamp_min(0)  # (N, D), 0 inside
     return float((distance > 0).float().mean()), float(distance.mean())
+
+
+def densities(numbers: Tensor, dataset: Gaussian1D, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The middles of the bins, the density of the data there and that of `numbers` (N,): (bins,) each, float64.
+
+    The bins reach to 6 standard deviations, and further where generated numbers do.
+    """
+    low = min(dataset.mean - 6 * dataset.std, float(numbers.min()))
+    high = max(dataset.mean + 6 * dataset.std, float(numbers.max()))
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    x = (edges[1:] + edges[:-1]) / 2
+    return x, dataset.density(x), histogram_density(numbers, edges)
 
 
 def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
