@@ -152,7 +152,7 @@ class Evaluation:
         return report
 
     def _draw(self, generate: Generate, seed: int) -> Samples:
-        """As many samples as the most demanding metric wants; a conditional generator is asked for the data's labels."""
+        """As many samples as any metric wants; a conditional generator is asked for the data's labels."""
         count = max(metric.samples for metric in self.metrics.values())
         real, labels = self._real[0], None
         if self._config.architecture.conditional and real.labels is not None:

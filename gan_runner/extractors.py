@@ -101,7 +101,8 @@ class Classifier:
         """UserError for images (C, H, W) of another shape than it was trained on."""
         if shape != self.about.shape:
             raise UserError(
-                f"evaluation.extractor={self._path}: was trained on images of the shape {self.about.shape}; these are {shape}"
+                f"evaluation.extractor={self._path}: was trained on images of the shape {self.about.shape}; "
+                f"these are {shape}"
             )
 
     @torch.inference_mode()
@@ -229,4 +230,5 @@ def how_to_make(dataset: Dataset) -> str:
         return "extractors look at images, which these data are not"
     if dataset.num_classes > 1:
         return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
-    return f"evaluation.extractor=PATH takes Inception's weights: {INCEPTION} from github.com/toshas/torch-fidelity/releases"
+    where = "github.com/toshas/torch-fidelity/releases"
+    return f"evaluation.extractor=PATH takes Inception's weights: {INCEPTION} from {where}"

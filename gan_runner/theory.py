@@ -1,4 +1,4 @@
-"""Proposition 1 and Theorem 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), looked at in one dimension."""
+"""Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), looked at in one dimension."""
 
 import torch
 from torch import Tensor, nn

@@ -120,20 +120,19 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path):
 
 
 def test_a_sweep_gets_the_objective(tmp_path, gan_train):
-    """Hydra's own sweeper prints what a job returns nowhere, so one that does stands in its place."""
+    """What Hydra's sweepers optimize is what a job returns, of which a callback hears."""
     (tmp_path / "listening.py").write_text(
-        "from hydra._internal.core_plugins.basic_sweeper import BasicSweeper\n"
-        "class Listening(BasicSweeper):\n"
-        "    def sweep(self, arguments):\n"
-        "        for batch in (results := super().sweep(arguments)):\n"
-        "            print('returned', [job.return_value for job in batch])\n"
-        "        return results\n"
+        "from hydra.experimental.callback import Callback\n"
+        "class Listening(Callback):\n"
+        "    def on_job_end(self, config, job_return, **_):\n"
+        "        print('returned', job_return.return_value)\n"
     )
-    words = ["-m", "seed=0,1", "hydra.sweep.dir=sweep", "+hydra.sweeper.params=null", "trainer.steps=10", *TINY]
-    done = gan_train(*words, "~hydra.sweeper.params", "hydra.sweeper._target_=listening.Listening")
+    words = ["-m", "seed=0,1", "hydra.sweep.dir=sweep", "trainer.steps=10", *TINY]
+    done = gan_train(*words, "+hydra.callbacks.listening._target_=listening.Listening")
     assert done.returncode == 0, done.stderr
-    expected = [read_objective(run) for run in sorted((tmp_path / "sweep").iterdir())]
-    assert f"returned {expected}" in done.stdout
+    for run in (tmp_path / "sweep").glob("seed*"):
+        assert f"returned {read_objective(run)}\n" in done.stdout
+    assert done.stdout.count("returned ") == 2
 
 
 @pytest.mark.parametrize(
