@@ -52,6 +52,12 @@ def save(directory: Path, step: int, state: State, keep: int) -> Path:
     return path
 
 
+def save_best(directory: Path, step: int, state: State) -> None:
+    """Writes `state` as the best so far, in place of the one that was."""
+    directory.mkdir(exist_ok=True)
+    write_atomically(directory / "best.safetensors", dump({**state, "step": step}))
+
+
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, oldest first."""
     named = [path for path in directory.glob("step_*.safetensors") if _NAME.fullmatch(path.name)]

@@ -52,7 +52,15 @@ class Request:
         return {override.key_or_group: override.value() for override in self.overrides}
 
 
-Command = Callable[[Request], int]  # returns an exit status
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    objective: float | None = None  # what a sweep optimizes: NaN where it is undefined, None where there is none
+
+
+Command = Callable[[Request], Outcome]
 
 
 def run(command: Command, config_name: str) -> None:
@@ -75,7 +83,7 @@ def run(command: Command, config_name: str) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
             sys.exit(_leave_to_hydra(command, config_name))
         named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
-        status = command(Request(plain(config), overrides, Path(config.hydra.run.dir), named))
+        status = command(Request(plain(config), overrides, Path(config.hydra.run.dir), named)).status
     except UserError as error:
         say(f"error: {error}")
         status = REFUSED
@@ -103,19 +111,21 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
     """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
     statuses = []
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float | None:
         runtime = HydraConfig.get()
         directory = Path(runtime.runtime.output_dir)
         try:
-            status = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
+            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
         except UserError as error:
             say(f"error: {error}")
-            status = REFUSED
+            outcome = Outcome(REFUSED)
+        status = outcome.status
         if status == REFUSED and directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()  # Hydra made it before the job could refuse
         statuses.append(status)
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # the signal was meant for the sweep
+        return outcome.objective
 
     GlobalHydra.instance().clear()  # where hydra.mode=MULTIRUN has been composed to be found
     try:

@@ -19,12 +19,13 @@ from pydantic import ValidationError as PydanticError
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.losses import Loss
+from gan_runner.metrics import Metric
 from gan_runner.regularizers import Regularizer
 
 # What a configuration found in a run directory may name besides what the user trusts: components, which compute and
 # touch no files but the data's. Any other class of this package could be made to write.
 PLAIN_MODULES = (
-    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "regularizers")),
+    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "metrics", "regularizers")),
     "torch.nn",
     "torch.optim",
 )
@@ -104,6 +105,8 @@ class Trainer(Section):
     sample_every: PositiveInt
     sample_rows: PositiveInt
     sample_columns: PositiveInt
+    evaluate_every: PositiveInt
+    objective: str | None
     checkpoint_every: PositiveInt
     keep_checkpoints: PositiveInt
     stop_on: list[str]
@@ -132,6 +135,13 @@ class Doctor(Section):
     memorised: PositiveFloat
 
 
+class Evaluation(Section):
+    """What generated samples are held against."""
+
+    extractor: str
+    real_samples: PositiveInt | None
+
+
 class Device(Section):
     """Where it runs; nothing here changes the experiment."""
 
@@ -155,6 +165,8 @@ class Config(Section):
     loss: dict[str, Any]
     regularizer: dict[str, dict[str, Any]]
     optimizer: Optimizer
+    metric: dict[str, dict[str, Any]]
+    evaluation: Evaluation
     trainer: Trainer
     doctor: Doctor | None
     device: Device
@@ -245,6 +257,7 @@ def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
         "optimizer.generator": (config.optimizer.generator, torch.optim.Optimizer),
         "optimizer.discriminator": (config.optimizer.discriminator, torch.optim.Optimizer),
         **{f"regularizer.{name}": (node, Regularizer) for name, node in config.regularizer.items()},
+        **{f"metric.{name}": (node, Metric) for name, node in config.metric.items()},
     }
 
 

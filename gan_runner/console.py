@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _SHOWN = {
+    "loss": "loss/classifier",
     "D": "loss/discriminator",
     "G": "loss/generator",
     "D(x)": "score/real",

@@ -1,50 +1,240 @@
-"""What can be said of a generator where the truth about the data is known."""
+"""How near a generator has come to its data, and beside each figure what a perfect sampler would score.
 
-from collections.abc import Callable
-from functools import singledispatch
+An evaluation draws its own noise, looks at the generator in eval mode, and settles every number of samples before it
+begins. A metric that fails is reported, and ends nothing.
+"""
 
-import numpy as np
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sized
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_runner import pictures
-from gan_runner.datasets import Dataset, Gaussian1D, Pattern
-from gan_runner.metrics import histogram_density, jensen_shannon, pattern_error
+from gan_runner.build import Facts, draw_latent
+from gan_runner.cache import cache_folder
+from gan_runner.checkpoint import write_atomically
+from gan_runner.config import Config, find_component
+from gan_runner.console import say
+from gan_runner.datasets import Dataset
+from gan_runner.errors import UserError, did_you_mean
+from gan_runner.extractors import find_extractor, how_to_make
+from gan_runner.metrics import Extractor, Goal, Metric, Samples
+from gan_runner.pictures import Picture, beside
+from gan_runner.randomness import rng
 
-Draw = Callable[[int], Tensor]  # count -> samples of the generator, (count, *shape), on the CPU
+Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU
 
-PATTERN_SAMPLES = 1_000
-DENSITY_SAMPLES = 1_000_000
-DENSITY_BINS = 200
-
-
-@singledispatch
-def measure(dataset: Dataset, draw: Draw, discriminator: nn.Module) -> tuple[dict[str, float], np.ndarray | None]:
-    """What the data's known truth says of the generator, and a picture that shows it better than a grid, or None."""
-    return {}, None
-
-
-@measure.register
-def _(dataset: Pattern, draw: Draw, discriminator: nn.Module) -> tuple[dict[str, float], np.ndarray | None]:
-    outside, distance = pattern_error(draw(PATTERN_SAMPLES), *dataset.bounds())
-    return {"metric/pattern_error": outside, "metric/pattern_distance": distance}, None
+_MOST_REAL = 2**30  # bytes of real samples that are held in memory where no number is given
+_CHUNK = 2**22  # numbers in a chunk of generated samples
+_COLUMNS = 8  # of each half of the picture of real and generated samples
 
 
-@measure.register
-def _(dataset: Gaussian1D, draw: Draw, discriminator: nn.Module) -> tuple[dict[str, float], np.ndarray | None]:
-    made = draw(DENSITY_SAMPLES).flatten()
-    low = min(dataset.mean - 6 * dataset.std, float(made.min()))
-    high = max(dataset.mean + 6 * dataset.std, float(made.max()))
-    edges = torch.linspace(low, high, DENSITY_BINS + 1, dtype=torch.float64)
-    x = (edges[1:] + edges[:-1]) / 2
-    p_data, p_g = dataset.density(x), histogram_density(made, edges)
-    device = next(discriminator.parameters()).device
-    with torch.no_grad():
-        d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()
-    best = p_data / (p_data + p_g).clamp_min(1e-300)
-    has_mass = p_data + p_g >= 0.01 * (p_data + p_g).max()
-    values = {
-        "metric/jsd": jensen_shannon(p_data, p_g, float(edges[1] - edges[0])),
-        "metric/discriminator_gap": float((d - best)[has_mass].abs().max()),
-    }
-    return values, pictures.theory(x, p_data, p_g, d, torch.where(has_mass, best, torch.nan))
+@dataclass(frozen=True)
+class Figure:
+    """A number and all that it depends on."""
+
+    metric: str
+    value: float  # NaN where the samples leave it undefined
+    perfect: float | None  # the same of held-out data in place of generated samples
+    goal: Goal | None
+    samples: int
+    real_samples: int
+    perfect_samples: int
+    held_out: str
+    extractor: str | None
+    extractor_hash: str | None
+
+
+@dataclass
+class Report:
+    """What an evaluation found."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)  # by metric
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+    def row(self) -> dict[str, float]:
+        """The figures as the logger wants them; what is undefined is left out."""
+        return {f"metric/{name}": f.value for name, f in self.figures.items() if math.isfinite(f.value)}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of evaluation.json; null for what is undefined."""
+        figures = {
+            name: {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(f).items()}
+            for name, f in self.figures.items()
+        }
+        return {"figures": figures, "failures": self.failures}
+
+
+class Evaluation:
+    """A dataset with the metrics to hold a generator against it; what concerns real data alone is computed once.
+
+    Raises `UserError` where a metric says nothing about this dataset. Metrics that want an extractor where there is
+    none are left out, which is said with the command that makes one.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        self.dataset = dataset
+        self._config = config
+        self._facts = Facts.of(dataset)
+        self._extractor: Extractor | None = None
+        self._perfect: dict[str, dict[str, float]] = {}
+        metrics: dict[str, Metric] = {name: find_component(config, f"metric.{name}").build() for name in config.metric}
+        for name, metric in metrics.items():
+            if reason := metric.unfit(dataset, config.architecture.conditional):
+                raise UserError(f"metric.{name}: {reason}")
+        if any(metric.needs for metric in metrics.values()):
+            self._extractor = find_extractor(config.evaluation.extractor, dataset, device)
+        seen = "features" if self._extractor is not None else None
+        seen = "classes" if self._extractor is not None and self._extractor.classes else seen
+        blind = [n for n, m in metrics.items() if (m.needs and seen is None) or m.needs == "classes" != seen]
+        if blind:
+            say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset)}")
+        self.metrics = {name: metric for name, metric in metrics.items() if name not in blind}
+
+    @property
+    def goals(self) -> dict[str, Goal | None]:
+        """Every figure that is computed, and which way is better."""
+        return {figure: goal for metric in self.metrics.values() for figure, goal in metric.goals.items()}
+
+    def __call__(
+        self, generate: Generate, seed: int, with_pictures: bool, show: Callable[[str], None] = lambda _: None
+    ) -> Report:
+        """Measures what `generate` makes of the noise that belongs to `seed`; `show` hears what is under way."""
+        report = Report()
+        if not self.metrics:
+            return report
+        try:
+            real, perfect, held_out = self._real
+            made = self._draw(generate, seed)
+        except Exception as error:
+            report.failures = dict.fromkeys(self.metrics, _one_line(error))
+        # One for all metrics of this N, so that its features are found once.
+        first, ideal_first, real_first = (cache(lambda n, of=side: of[:n]) for side in (made, perfect, real))
+        for name, metric in self.metrics.items():
+            if name in report.failures:
+                continue
+            part, ideal = first(metric.samples), ideal_first(metric.samples)
+            truth = real_first(metric.samples) if metric.balanced else real
+            show(f"{name}: {len(part):,} samples against {len(truth):,} real ones")
+            try:
+                found = metric.measure(part, truth, self.dataset)
+                if with_pictures and (picture := metric.picture(part, truth, self.dataset)) is not None:
+                    report.pictures[name] = picture
+            except Exception as error:
+                report.failures[name] = _one_line(error)
+                continue
+            best = self._score_of_perfect(name, metric, ideal, truth)
+            extractor = self._extractor if metric.needs else None
+            for figure, value in found.items():
+                report.figures[figure] = Figure(
+                    metric=name,
+                    value=float(value),
+                    perfect=best.get(figure),
+                    goal=metric.goals[figure],
+                    samples=len(part),
+                    real_samples=len(truth),
+                    perfect_samples=len(ideal),
+                    held_out=held_out,
+                    extractor=extractor.name if extractor else None,
+                    extractor_hash=extractor.hash if extractor else None,
+                )
+        for name, reason in report.failures.items():
+            say(f"warning: metric {name} failed: {reason}")
+        if with_pictures and not report.failures:
+            report.pictures["samples"] = beside(real.values, real.labels, made.values, made.labels, _COLUMNS)
+        return report
+
+    def _draw(self, generate: Generate, seed: int) -> Samples:
+        """As many samples as any metric wants; a conditional generator is asked for the data's labels."""
+        count = max(metric.samples for metric in self.metrics.values())
+        real, labels = self._real[0], None
+        if self._config.architecture.conditional and real.labels is not None:
+            labels = real.labels.repeat(-(-count // len(real)))[:count]
+        chunk, noise, made = max(1, _CHUNK // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
+        for start in range(0, count, chunk):
+            z = draw_latent(self._config.architecture.latent, min(chunk, count - start), noise)
+            made.append(generate(z, None if labels is None else labels[start : start + chunk]))
+        return Samples(torch.cat(made), labels, self._extractor)
+
+    @cached_property
+    def _real(self) -> tuple[Samples, Samples, str]:
+        """Training samples, samples in the place of a perfect sampler's, and where those come from."""
+        wanted = max(metric.samples for metric in self.metrics.values())
+        most = self._config.evaluation.real_samples or max(1, _MOST_REAL // (4 * math.prod(self._facts.shape)))
+        held_out = self.dataset.held_out()
+        if held_out is not None:
+            whence = "fresh samples" if held_out is self.dataset else "data held out from training"
+            return self._take(self.dataset, most, wanted, 0), self._take(held_out, min(wanted, most), wanted, 1), whence
+        both = self._take(self.dataset, most, wanted, 0)
+        half = len(both) // 2
+        return both[:half], both[half:], "the other half of the training data"
+
+    def _take(self, dataset: Dataset, most: int, wanted: int, seed: int) -> Samples:
+        """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
+        count = min(most, len(dataset)) if isinstance(dataset, Sized) else wanted
+        values, labels = dataset.batch(0, count, seed)
+        values = self._facts.in_data_units(values.cpu())
+        return Samples(
+            values, None if labels is None else labels.cpu(), self._extractor and Remembering(self._extractor)
+        )
+
+    def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
+        """The metric's figures of held-out data; none where there are too few of them."""
+        if name not in self._perfect:
+            try:
+                self._perfect[name] = metric.measure(ideal, real, self.dataset)
+            except Exception as error:
+                say(f"warning: metric {name} cannot tell what a perfect sampler would score: {_one_line(error)}")
+                self._perfect[name] = {}
+        return self._perfect[name]
+
+
+class Remembering:
+    """An extractor that looks only once at images it meets again, in this run or another: the real ones."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.name, self.hash, self.classes = extractor.name, extractor.hash, extractor.classes
+        self._extractor = extractor
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As the extractor itself; kept in the cache folder under the hash of what goes into it."""
+        content = hashlib.sha256(json.dumps([self.hash, list(images.shape)]).encode())
+        content.update(images.contiguous().numpy().data)
+        path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
+        try:
+            kept = safetensors.torch.load(path.read_bytes())
+            return kept["features"], kept.get("classes")
+        except (OSError, safetensors.SafetensorError, KeyError):
+            features, classes = self._extractor(images)
+        kept = {"features": features} | ({} if classes is None else {"classes": classes})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, safetensors.torch.save(kept))
+        except OSError as error:
+            say(f"warning: {path}: cannot be kept: {error.strerror}")
+        return features, classes
+
+
+def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, Goal] | None:
+    """The figure by which the best checkpoint is chosen, and which way is better: the first one unless told.
+
+    Raises `UserError` where `wanted` is not computed, or has no better or worse.
+    """
+    goals = {f"metric/{name}": goal for name, goal in evaluation.goals.items() if goal is not None}
+    if wanted is None:
+        return next(iter(goals.items()), None)
+    if wanted not in goals:
+        computed = did_you_mean(wanted, goals) if goals else "this run computes no metric"
+        raise UserError(f"trainer.objective={wanted}: no such figure; {computed}")
+    return wanted, goals[wanted]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gan_runner.checkpoint import write_atomically
@@ -91,6 +92,28 @@ def _extent(vectors: np.ndarray, every: int) -> tuple[float, float, float, float
     return 0.5, length + 0.5, (times + 0.5) * every, 0.5 * every
 
 
+def beside(real: Tensor, real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
+    """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
+    if real_labels is not None and made_labels is not None:
+        classes = made_labels.unique()[:12]
+        pairs = ((real[real_labels == c][:columns], made[made_labels == c][:columns]) for c in classes)
+        rows = [pair for pair in pairs if len(pair[0]) == len(pair[1]) == columns]
+        real, made = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (real, made)
+    count = min(len(real), len(made), 12 * columns)
+    left, right = grid(real[:count], columns), grid(made[:count], columns)
+    return np.concatenate([left, np.full((len(left), 8 * _GAP, 3), 255, np.uint8), right], axis=1)
+
+
+def scatter(real: Tensor, made: Tensor) -> Picture:
+    """Points in the plane, (N, 2) each: the data gray, the generated ones blue."""
+    figure, axes = _figure(width=5, height=5)
+    axes.plot(*real.T, ".", color="0.75", markersize=3, label="data")
+    axes.plot(*made.T, ".", color="C0", markersize=3, label="generated")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(loc="upper right", fontsize=8)
+    return _draw(figure)
+
+
 def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> Picture:
     """The two densities, the discriminator D(x) and the best one for them, p_data / (p_data + p_g)."""
     figure, axes = _figure()
@@ -102,6 +125,25 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
     right.plot(x, d, color="C1", label="D")
     right.set(ylabel="D(x)", ylim=(-0.02, 1.02))
     figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    return _draw(figure)
+
+
+def modes(points: Tensor, good: Tensor, means: Tensor, radius: float) -> Picture:
+    """Points (N, 2), the `good` (N,) of them in another colour, and circles about the means (K, 2) of a mixture."""
+    from matplotlib.collections import EllipseCollection
+
+    figure, axes = _figure(width=6, height=6)
+    for chosen, color, label in ((~good, "C3", "low quality"), (good, "C2", "high quality")):
+        axes.scatter(*points[chosen].T, s=2, color=color, label=f"{label}: {int(chosen.sum())}")
+    # The view is that of the modes, so that samples far away do not shrink it.
+    middle = (means.amax(0) + means.amin(0)) / 2
+    half = 0.75 * float((means.amax(0) - means.amin(0)).max()) + 5 * radius
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    size = [2 * radius] * len(means)
+    circles = EllipseCollection(size, size, [0], units="xy", offsets=means.numpy(), transOffset=axes.transData)
+    circles.set(facecolor="none", edgecolor="black", linewidth=0.8)
+    axes.add_collection(circles)
+    axes.legend(fontsize=8, loc="upper right")
     return _draw(figure)
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -187,6 +188,14 @@ def _parse_config(text: str) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """status.json or manifest.json; {} where a run was stopped before it wrote one."""
     return _read(path, json.loads) if path.exists() else {}
+
+
+def read_objective(path: Path) -> float | None:
+    """The best value of the figure that the run in `path` is judged by: NaN where it is undefined, None without one."""
+    objective = read_json(path / "evaluation.json").get("objective")
+    if objective is None:
+        return None
+    return math.nan if objective["value"] is None else float(objective["value"])
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ def main() -> None:
     cli.run(sample, "sample")
 
 
-def sample(request: cli.Request) -> int:
-    """Writes the samples that `request` asks for, and says where; returns the exit status. Raises `UserError`."""
+def sample(request: cli.Request) -> cli.Outcome:
+    """Writes the samples that `request` asks for, and says where. Raises `UserError`."""
     from gan_runner.sampling import write_samples  # imported here: `--help` needs no torch
 
     print(write_samples(request.plain))
-    return cli.COMPLETED
+    return cli.Outcome(cli.COMPLETED)
 
 
 if __name__ == "__main__":

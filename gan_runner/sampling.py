@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,11 +28,15 @@ _CHUNK = 64  # latents drawn and used at once, whatever is asked for, so that no
 _GRID_LIMIT = 1024  # samples in grid.png
 
 
+Checkpoint = Literal["newest", "best"]
+
+
 class Sampling(Section):
     """What to sample, from which run, and where to write it."""
 
     run: str
     count: PositiveInt
+    checkpoint: Checkpoint
     label: NonNegativeInt | None
     seed: NonNegativeInt
     out: str | None
@@ -53,6 +57,7 @@ class TrainedGenerator:
     facts: Facts
     num_classes: int  # that it is conditioned on, 0: none
     device: torch.device
+    step: int  # how long it was trained
 
     def latents(self, seed: int) -> Iterator[Tensor]:
         """The inputs that belong to `seed`, without end, in chunks (_CHUNK, latent.dim) on the CPU."""
@@ -61,9 +66,10 @@ class TrainedGenerator:
             yield draw_latent(self.latent, _CHUNK, noise)
 
     @torch.inference_mode()
-    def __call__(self, z: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """(B, latent.dim), (B,) -> samples (B, *shape) in the data's own units, float32, on the CPU."""
-        made = apply(self.network, z.to(self.device), labels.to(self.device) if self.num_classes else None)
+        wanted = labels.to(self.device) if labels is not None and self.num_classes else None
+        made = apply(self.network, z.to(self.device), wanted)
         return self.facts.in_data_units(made).cpu()
 
 
@@ -73,7 +79,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     Raises `UserError`, and leaves nothing behind, where the configuration or the run is not what it must be.
     """
     settings = validate(Sampling, plain)
-    generator = load_generator(Path(settings.run), settings.trust, find_device(settings.device))
+    generator = load_generator(Path(settings.run), settings.trust, find_device(settings.device), settings.checkpoint)
     if settings.label is not None and settings.label >= generator.num_classes:
         allowed = f"has the classes 0 to {generator.num_classes - 1}" if generator.num_classes else "is unconditional"
         raise UserError(f"label={settings.label}: the generator of {settings.run} {allowed}")
@@ -96,7 +102,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
 def find_device(device: Device) -> torch.device:
     """The one device to compute on; refuses those that are several."""
     if device.kind in ("data_parallel", "ddp"):
-        raise UserError(f"device={device.kind}: sampling is one process on one device; use auto, cpu, cuda or mps")
+        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
     check_device(device, batch_size=_CHUNK)
     torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
     ranks = Ranks()
@@ -104,12 +110,15 @@ def find_device(device: Device) -> torch.device:
     return ranks.device
 
 
-def load_generator(run: Path, trust: Sequence[str], device: torch.device) -> TrainedGenerator:
+def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:
     """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
+
+    `checkpoint` says which one: what the run ended with (or has come to), or the best by its trainer.objective.
 
     Raises `UserError`, which names the file that is not what a run leaves.
     """
-    stored, manifest, weights = read_run(run, trust, "run"), run / "manifest.json", run / "generator.safetensors"
+    stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
+    weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
     try:
         config = validate(Config, stored)
     except UserError as error:
@@ -119,16 +128,28 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device) -> Tra
         data = {key: value for key, value in data.items() if key in Facts.model_fields}
     facts = validate(Facts, data, f"{manifest}: data")
     if not weights.is_file():
-        raise UserError(f"{weights}: is not there; the run has trained no generator, or not come to its first save")
+        missing = (
+            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
+        )
+        raise UserError(f"{weights}: is not there; the run has {missing}")
     try:
         network = build_generator(config, facts)
-        network.load_state_dict(parse(weights.read_bytes(), weights))
-    except RuntimeError as error:
+        state = parse(weights.read_bytes(), weights)
+        step = state["step"] if checkpoint == "best" else read_json(run / "status.json").get("step", 0)
+        network.load_state_dict(_best_generator(state) if checkpoint == "best" else state)
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
         raise UserError(f"{weights}: holds numbers that are not finite")
     classes = labels_wanted(config.architecture, facts)
-    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device)
+    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)
+
+
+def _best_generator(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The generator in a checkpoint, its average where there is one."""
+    if "ema" not in state:
+        return state["generator"]
+    return {name.removeprefix("module."): t for name, t in state["ema"].items() if name.startswith("module.")}
 
 
 def draw(generator: TrainedGenerator, settings: Sampling) -> Iterator[Tensor]:

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gan_runner import checkpoint, pictures
+from gan_runner import checkpoint, pictures, theory
 from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
 from gan_runner.config import Config
 from gan_runner.console import Progress, say
-from gan_runner.datasets import Dataset
+from gan_runner.datasets import Dataset, Gaussian1D
 from gan_runner.devices import Ranks, peak_memory
 from gan_runner.doctor import Case, Doctor, Finding
 from gan_runner.errors import UserError
-from gan_runner.evaluation import measure
+from gan_runner.evaluation import Evaluation, choose_objective
 from gan_runner.logger import Logger, Row
+from gan_runner.metrics import Goal
 from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
 from gan_runner.randomness import derive, rng
 from gan_runner.run_directory import RunDirectory
@@ -69,6 +70,10 @@ class Trainer:
         self.learning_rates = {name: o.param_groups[0]["lr"] for name, o in self.parts.optimizers.items()}
         self.discriminator_objective = self._parallel(DiscriminatorObjective(self.parts, self.settings))
         self.generator_objective = self._parallel(GeneratorObjective(self.parts, self.settings))
+
+        # What it is measured by, on the main process alone
+        self.evaluation = ranks.main_alone(Evaluation, config, dataset, ranks.device)
+        self.objective = ranks.on_main(choose_objective, self.evaluation, self.settings.objective)
 
         # Where it stands
         self.step = 0
@@ -209,7 +214,7 @@ class Trainer:
     # What a run leaves
 
     def _log_and_sample(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> None:
-        """Logs the losses of this step and samples the generator, where it is time to."""
+        """Logs the losses of this step, and samples and evaluates the generator, where it is time to."""
         step, settings = self.step, self.settings
         row: Row = {}
         if self._is_time(settings.log_every, step):
@@ -218,11 +223,14 @@ class Trainer:
             row |= self._sample()
             if self.doctor is not None:
                 row |= self.doctor.examine(self.samples, self.generator_to_sample, self.discriminator)
+        if self._is_time(settings.evaluate_every, step) and self.ranks.is_main:
+            row |= self._evaluate()
         if row and self.logger is not None and self.progress is not None:
             self.logger.write(step, row)
             self.progress.show(step, row, self.clock.seconds_left(step, settings.steps))
             if self.doctor is not None and self._is_time(settings.sample_every, step):
                 self._tell(self.doctor.look(self.logger.rows))
+            self._keep_if_best(row)
             self.clock.restart(step)
 
     def _save_and_stop(self) -> None:
@@ -296,8 +304,11 @@ class Trainer:
         network.train()
         return made
 
+    def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        return self.facts.in_data_units(self.samples(z, labels))
+
     def _sample(self) -> Row:
-        """Writes the grid of this step from the fixed noise, and measures where the truth is known."""
+        """Writes the grid of this step from the fixed noise; for the theory, a picture of the densities."""
         assert self.run is not None
         assert self.logger is not None
         columns = self.settings.sample_columns
@@ -305,20 +316,67 @@ class Trainer:
         noise = rng(self.config.seed, "grid")
         z = draw_latent(self.config.architecture.latent, rows * columns, noise)
         labels = torch.arange(rows).repeat_interleave(columns) if self.conditional else None
-        made = self.samples(z, labels)
+        made = self._generate(z, labels)
         if len(self.facts.shape) == 1 and self.step % self.settings.sample_every == 0:
             self.evolution.append(made[0])
 
-        def draw(count: int) -> Tensor:
-            noise = rng(self.config.seed, "measure")
-            return self.samples(draw_latent(self.config.architecture.latent, count, noise), None)
-
-        values, picture = measure(self.dataset, draw, self.discriminator) if not self.conditional else ({}, None)
-        if picture is None:
-            picture = pictures.grid(self.facts.in_data_units(made), columns)
+        row: Row = {}
+        if isinstance(self.dataset, Gaussian1D):
+            z = draw_latent(self.config.architecture.latent, theory.SAMPLES, noise)
+            row["theory/discriminator_gap"], picture = theory.compare(
+                self.dataset, self._generate(z, None), self.discriminator
+            )
+        elif self.facts.shape == (2,):
+            real, _ = self.dataset.batch(0, len(made), self.config.seed)
+            picture = pictures.scatter(real.cpu(), made)
+        else:
+            picture = pictures.grid(made, columns)
         pictures.save(self.run.path / "samples" / f"step_{self.step:08d}.png", picture)
         self.logger.image("samples/grid", picture, self.step)
-        return values
+        return row
+
+    def _evaluate(self) -> Row:
+        """Holds the generator against the data; evaluation.json has the newest figures with all they depend on."""
+        assert self.run is not None
+        assert self.logger is not None
+        assert self.evaluation is not None
+        last = self.step == self.settings.steps
+        report = self.evaluation(self._generate, self.config.seed, with_pictures=last)
+        if not report.figures and not report.failures:
+            return {}
+        row = report.row()
+        content = {"step": self.step, **report.to_json()}
+        if self.objective is not None:
+            tag, goal = self.objective
+            rows = [*self.logger.rows, {"step": self.step, **row}]
+            found = best(rows, tag, goal) or {"step": self.step, tag: None}
+            if found[tag] is not None or tag.removeprefix("metric/") in report.figures:  # undefined, but no failure
+                content["objective"] = {"figure": tag, "goal": goal, "value": found[tag], "step": found["step"]}
+        try:
+            self.run.write_json("evaluation.json", content)
+            for name, picture in report.pictures.items():
+                pictures.save(self.run.path / "evaluation" / f"{name}.png", picture)
+                self.logger.image(f"evaluation/{name}", picture, self.step)
+        except OSError as error:
+            say(f"warning: the evaluation at step {self.step} is not kept: {error.strerror}")
+        return row
+
+    def _keep_if_best(self, row: Row) -> None:
+        """Keeps the state of this step where its objective is the best so far, the newest of several as good.
+
+        An evaluation out of turn, at the last step, does not count: a longer run would not have had it.
+        """
+        if self.run is None or self.logger is None or self.objective is None:
+            return
+        tag, goal = self.objective
+        if tag not in row or self.step % self.settings.evaluate_every:
+            return
+        newest = best(self.logger.rows, tag, goal)
+        if newest is not None and newest["step"] == self.step:
+            try:
+                checkpoint.save_best(self.run.path / "checkpoints", self.step, self.state())
+            except OSError as error:
+                say(f"warning: the best checkpoint, of step {self.step}, is not kept: {error.strerror}")
 
     def _save(self, must_succeed: bool) -> None:
         """Writes a checkpoint; where the disk is full, says so and goes on with the last good one, if it may."""
@@ -384,9 +442,13 @@ class Trainer:
         """What of a row the schedule asks for at its step, and not only because the run ended there."""
         if row["step"] == self.settings.steps:
             return row
-        logs, samples = row["step"] % self.settings.log_every == 0, row["step"] % self.settings.sample_every == 0
-        asked_for = {tag: samples if tag.startswith(("metric/", "health/")) else logs for tag in row} | {"step": True}
-        return {tag: value for tag, value in row.items() if asked_for[tag]}
+        sampled, settings = self.settings.sample_every, self.settings
+        every = {"metric": settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
+        return {
+            tag: value
+            for tag, value in row.items()
+            if row["step"] % every.get(tag.partition("/")[0], settings.log_every) == 0
+        }
 
     def reference_losses(self) -> dict[str, float]:
         """What the losses are where the discriminator cannot tell real from fake."""
@@ -428,6 +490,12 @@ class Clock:
     def seconds_left(self, step: int, steps: int) -> float:
         """At the pace so far, pauses included."""
         return (time.perf_counter() - self._begun) / (step - self._first) * (steps - step)
+
+
+def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:
+    """The row with the best value of `tag`, the newest of several as good; None where no row has it."""
+    sign = 1 if goal == "max" else -1
+    return max((row for row in rows if tag in row), key=lambda row: (sign * row[tag], row["step"]), default=None)
 
 
 def lay_out(optimizer: torch.optim.Optimizer) -> None:

@@ -159,7 +159,7 @@ def test_a_seed_says_what_comes_out_whatever_the_count(conditional, tmp_path):
 
 
 def test_latents_do_not_depend_on_the_size_of_the_chunks(conditional):
-    latents = load_generator(conditional, [], torch.device("cpu")).latents(7)
+    latents = load_generator(conditional, [], torch.device("cpu"), "newest").latents(7)
     chunked = torch.cat([next(latents), next(latents), next(latents)])
     assert torch.equal(chunked, torch.randn(192, LATENT, generator=rng(7, "sample")))
 
@@ -247,8 +247,8 @@ def test_help_needs_no_torch(tmp_path):
         ("interpolate=[3]", "interpolate: found [3]"),
         ("label=-1", "label: found -1"),
         ("label=0", "label=0: the generator of RUN is unconditional"),
-        ("device=ddp", "device=ddp: sampling is one process"),
-        ("device=data_parallel", "device=data_parallel: sampling is one process"),
+        ("device=ddp", "device=ddp: this command is one process"),
+        ("device=data_parallel", "device=data_parallel: this command is one process"),
         ("run=nowhere", "run=nowhere: is no run directory"),
     ],
 )

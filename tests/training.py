@@ -55,6 +55,11 @@ def write_images(folder: Path) -> Path:
 
 def train(directory: Path, *overrides: str) -> int:
     """The exit status of `python -m gan_runner.train hydra.run.dir=DIRECTORY …`; raises `UserError`."""
+    return outcome(directory, *overrides).status
+
+
+def outcome(directory: Path, *overrides: str) -> cli.Outcome:
+    """How that command ends, for who calls it from Python."""
     words = [f"hydra.run.dir={directory}", *overrides]
     config = cli.compose(words, "train")
     return gan_train(cli.Request(cli.plain(config), cli.parse(words), directory, named=True))

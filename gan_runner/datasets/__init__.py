@@ -3,7 +3,21 @@
 from gan_runner.datasets.base import ArrayDataset, Dataset, Distribution, Range
 from gan_runner.datasets.celeba import CelebA
 from gan_runner.datasets.images import Images
-from gan_runner.datasets.mnist import MNIST
-from gan_runner.datasets.synthetic import Gaussian1D, Pattern
+from gan_runner.datasets.mnist import MNIST, StackedMNIST
+from gan_runner.datasets.synthetic import Gaussian1D, GaussianMixture, Grid, Pattern, Ring
 
-__all__ = ["MNIST", "ArrayDataset", "CelebA", "Dataset", "Distribution", "Gaussian1D", "Images", "Pattern", "Range"]
+__all__ = [
+    "MNIST",
+    "ArrayDataset",
+    "CelebA",
+    "Dataset",
+    "Distribution",
+    "Gaussian1D",
+    "GaussianMixture",
+    "Grid",
+    "Images",
+    "Pattern",
+    "Range",
+    "Ring",
+    "StackedMNIST",
+]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ class Dataset(ABC):
     `value_range` is the (lowest, highest) value that networks see, None where there is no bound, and `skipped` names
     the files that could not be read.
     """
+
+    classifier: str | None = None  # the name of the extractor that ships with the package and knows these classes
+    independent_channels = False  # whether each channel is an image of its own, to be looked at by itself
 
     def __init__(
         self,
@@ -52,6 +55,10 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content, not of where it lies: the same on every machine."""
 
+    def held_out(self) -> "Dataset | None":
+        """Data of the same kind that training never sees, or None where there is none."""
+        return None
+
     def to(self, device: torch.device) -> None:  # noqa: B027 (most need do nothing)
         """Hold the data on `device`, where this dataset holds any."""
 
@@ -60,7 +67,7 @@ class ArrayDataset(Dataset):
     """A finite dataset in memory (or memory-mapped): every epoch visits it in a new order, without the remainder.
 
     `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, taken as
-    they are. `labels` is (N,), integers below `num_classes`.
+    they are. `labels` is (N,), integers below `num_classes`. `held_out` makes the data that training never sees.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class ArrayDataset(Dataset):
         value_range: Sequence[float] | None = None,
         num_classes: int = 0,
         skipped: Sequence[str] = (),
+        held_out: Callable[[], Dataset] | None = None,
     ) -> None:
         super().__init__(data.shape[1:], value_range, num_classes, skipped)
         self._data = torch.as_tensor(data)
@@ -83,6 +91,7 @@ class ArrayDataset(Dataset):
             raise ValueError(f"{len(self._labels)} labels for {len(self._data)} samples")
         if self._labels is not None and ((self._labels < 0) | (self._labels >= num_classes)).any():
             raise ValueError(f"every label must be in 0…num_classes - 1, and num_classes is {num_classes}")
+        self._held_out = held_out
         self._order: tuple[tuple[int, int, torch.device], Tensor] | None = None
 
     def __len__(self) -> int:
@@ -93,8 +102,11 @@ class ArrayDataset(Dataset):
         if size > len(self):
             raise UserError(f"trainer.batch_size is {size}; the dataset allows at most its {len(self)} samples")
         epoch, position = divmod(number, len(self) // size)
-        chosen = self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]
-        samples = self._data[chosen]
+        return self[self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]]
+
+    def __getitem__(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples (B, *shape) with the indices `chosen` (B,) and their labels, as `batch` gives them."""
+        samples = self._take(chosen)
         if samples.dtype == torch.uint8 and self.value_range is not None:
             low, high = self.value_range
             samples = samples.float().div_(255).mul_(high - low).add_(low)
@@ -109,10 +121,18 @@ class ArrayDataset(Dataset):
                 digest.update(tensor.cpu().reshape(-1).numpy().data)
         return digest.hexdigest()
 
+    def held_out(self) -> Dataset | None:
+        """Made anew at each call."""
+        return None if self._held_out is None else self._held_out()
+
     def to(self, device: torch.device) -> None:
         """Hold samples and labels on `device`; batches are made there from now on."""
         self._data = self._data.to(device)
         self._labels = None if self._labels is None else self._labels.to(device)
+
+    def _take(self, chosen: Tensor) -> Tensor:
+        """The samples of these indices (B,), as they are held, (B, *shape)."""
+        return self._data[chosen]
 
     def _epoch_order(self, seed: int, epoch: int) -> Tensor:
         key = (seed, epoch, self._data.device)
@@ -133,6 +153,10 @@ class Distribution(Dataset):
         """As the base class says: all of the batch is drawn, so that its parts do not depend on their number."""
         samples, labels = self.draw(size, rng(seed, "data", number))
         return samples[part], None if labels is None else labels[part]
+
+    def held_out(self) -> Dataset:
+        """Itself: under another seed than the run's, its samples are fresh."""
+        return self
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the class's name and its attributes."""

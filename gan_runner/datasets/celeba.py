@@ -1,6 +1,7 @@
 """CelebA: 202,599 aligned faces, their official partition and forty attributes (Liu et al. 2015)."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
@@ -45,8 +46,15 @@ class CelebA(ArrayDataset):
                 raise UserError(f"dataset.attribute: no '{attribute}'; {did_you_mean(attribute, header.split())}")
             column = 1 + header.split().index(attribute)
             labels = torch.tensor(_column(ATTRIBUTES, lines, column, names, {"-1": 0, "1": 1}))
-        num_classes = 0 if labels is None else 2
-        super().__init__(pixels, labels, value_range=value_range, num_classes=num_classes, skipped=skipped)
+        test = partial(CelebA, root=root, split="test", attribute=attribute, crop=crop, size=size)
+        super().__init__(
+            pixels,
+            labels,
+            value_range=value_range,
+            num_classes=0 if labels is None else 2,
+            skipped=skipped,
+            held_out=partial(test, value_range=value_range) if split == "train" else None,
+        )
 
 
 def _locate(root: Path) -> Path:

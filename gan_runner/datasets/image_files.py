@@ -18,6 +18,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from gan_runner.cache import cache_folder
 from gan_runner.errors import UserError
 
 Size = PositiveInt | tuple[PositiveInt, PositiveInt] | None  # a square's side, [height, width], or None: as it is
@@ -91,7 +92,7 @@ def load(
     stamped = [(name, *files.stamps[name]) for name in names]
     key = hashlib.sha256(json.dumps([CACHE_FORMAT, str(files.root.resolve()), steps, stamped]).encode()).hexdigest()
 
-    cache = Path(os.environ.get("GAN_RUNNER_CACHE") or "~/.cache/gan_runner").expanduser()
+    cache = cache_folder()
     pixels, index = cache / f"{key}.pixels", cache / f"{key}.json"
     if not (pixels.exists() and index.exists()):
         try:

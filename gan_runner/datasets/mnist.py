@@ -1,18 +1,22 @@
-"""MNIST and Fashion-MNIST from their IDX files."""
+"""MNIST, Fashion-MNIST and Stacked MNIST from their IDX files."""
 
+import hashlib
 import math
 import os
 import tempfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner.datasets.base import ArrayDataset, Range
 from gan_runner.errors import UserError
+from gan_runner.randomness import rng
 
 TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 FILE_PREFIX = {"train": "train", "test": "t10k"}
@@ -36,13 +40,12 @@ class MNIST(ArrayDataset):
     ) -> None:
         folder = Path(root).expanduser()
         raw = folder / TORCHVISION_CLASS[variant] / "raw"
-        names = [f"{FILE_PREFIX[split]}-{content}" for content in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-        if download and not all(_find(name, folder, raw) for name in names):
+        if download and not all(_find(split, folder, raw).values()):
             _download(variant, folder, raw)
-        files = [_find(name, folder, raw) for name in names]
-        images_file, labels_file = files
+        files = _find(split, folder, raw)
+        images_file, labels_file = files.values()
         if images_file is None or labels_file is None:
-            missing = " and ".join(name for name, file in zip(names, files, strict=True) if file is None)
+            missing = " and ".join(name for name, file in files.items() if file is None)
             raise UserError(
                 f"dataset.root: {missing} not found; put them, gzipped or not, in '{folder}' or '{raw}', "
                 "or fetch them with dataset.download=true"
@@ -55,7 +58,63 @@ class MNIST(ArrayDataset):
             )
         if (labels > 9).any():
             raise UserError(f"dataset.root: '{labels_file}' has the label {labels.max()}; allowed: 0 to 9")
-        super().__init__(images.unsqueeze(1), labels, value_range=value_range, num_classes=10)
+        test = partial(MNIST, variant=variant, root=root, download=False, split="test", value_range=value_range)
+        has_test = split == "train" and all(_find("test", folder, raw).values())
+        super().__init__(
+            images.unsqueeze(1),
+            labels,
+            value_range=value_range,
+            num_classes=10,
+            held_out=test if has_test else None,
+        )
+        self.classifier = "digits" if variant == "mnist" else None
+
+
+class StackedMNIST(ArrayDataset):
+    """Images (3, 28, 28), each channel a digit of MNIST chosen at random: 1,000 modes, without labels.
+
+    `size` images are composed once, by `data_seed`; held out are 26,000 of test digits, as many as are published to be
+    evaluated. Files and errors are those of `MNIST`. Source: Metz et al., "Unrolled Generative Adversarial Networks"
+    (2017); numbers: Lin et al., "PacGAN" (2018).
+    """
+
+    classifier = "digits"
+    independent_channels = True
+    num_modes = 1000
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        download: bool,
+        split: Literal["train", "test"],
+        value_range: Range,
+        size: PositiveInt,
+        data_seed: NonNegativeInt,
+    ) -> None:
+        digits = MNIST(variant="mnist", root=root, download=download, split=split, value_range=value_range)
+        test = partial(StackedMNIST, root=root, download=False, split="test", size=26_000, data_seed=data_seed)
+        held_out = partial(test, value_range=value_range) if digits._held_out else None
+        super().__init__(digits._data, value_range=value_range, held_out=held_out)
+        self.shape = (3, 28, 28)
+        self._triples = torch.randint(len(digits), (size, 3), generator=rng(data_seed, "triples"))
+
+    def __len__(self) -> int:
+        return len(self._triples)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the digits and of how they are composed."""
+        digest = hashlib.sha256(super().fingerprint().encode())
+        digest.update(self._triples.cpu().numpy().data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device) -> None:
+        """Hold digits and triples on `device`."""
+        super().to(device)
+        self._triples = self._triples.to(device)
+
+    def _take(self, chosen: Tensor) -> Tensor:
+        return self._data[self._triples[chosen]].squeeze(2)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
@@ -84,9 +143,14 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(sizes))
 
 
-def _find(name: str, *folders: Path) -> Path | None:
-    candidates = (folder / f"{name}{suffix}" for folder in folders for suffix in ("", ".gz"))
-    return next((file for file in candidates if file.is_file()), None)
+def _find(split: str, *folders: Path) -> dict[str, Path | None]:
+    """The files of a split, images first, by their names; None for those that are in none of the `folders`."""
+    files = {}
+    for content in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        name = f"{FILE_PREFIX[split]}-{content}"
+        candidates = (folder / f"{name}{suffix}" for folder in folders for suffix in ("", ".gz"))
+        files[name] = next((file for file in candidates if file.is_file()), None)
+    return files
 
 
 def _download(variant: str, folder: Path, raw: Path) -> None:

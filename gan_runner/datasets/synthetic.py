@@ -1,14 +1,18 @@
-"""Distributions of known form, to see exactly what a generator has learned."""
+"""Data of known form, to see exactly what a generator has learned."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 import torch
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from gan_runner.datasets.base import Distribution, Range
+from gan_runner.datasets.base import ArrayDataset, Distribution, Range
 from gan_runner.errors import UserError
+from gan_runner.randomness import derive, rng
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Pattern(Distribution):
@@ -41,7 +45,7 @@ class Pattern(Distribution):
 class Gaussian1D(Distribution):
     """Numbers, as vectors (1,), with density N(mean, std²)."""
 
-    def __init__(self, mean: FiniteFloat, std: Annotated[FiniteFloat, Field(gt=0)]) -> None:
+    def __init__(self, mean: FiniteFloat, std: Positive) -> None:
         super().__init__((1,))
         self.mean = float(mean)
         self.std = float(std)
@@ -53,3 +57,40 @@ class Gaussian1D(Distribution):
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, None]:
         """`count` numbers (count, 1)."""
         return self.mean + self.std * torch.randn(count, 1, generator=rng), None
+
+
+class GaussianMixture(ArrayDataset):
+    """Points (2,) of a mixture, in equal parts, of the Gaussians N(means[k], std² I); `means` is (K, 2).
+
+    `size` points are drawn once, by `data_seed`, so that the seed of a run does not change its data.
+    """
+
+    def __init__(self, means: Tensor, std: float, size: int, data_seed: int) -> None:
+        self.means, self.std = means, std
+        fresh = partial(GaussianMixture, means, std, size, derive(data_seed, "held out"))
+        super().__init__(self.draw(size, rng(data_seed, "points")), held_out=fresh)
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """`count` fresh points (count, 2), with no randomness but `rng`'s."""
+        modes = torch.randint(len(self.means), (count,), generator=rng)
+        return self.means[modes] + self.std * torch.randn(count, 2, generator=rng)
+
+
+class Ring(GaussianMixture):
+    """A mixture of so many Gaussians, evenly spaced on a circle about the origin."""
+
+    def __init__(
+        self, *, modes: PositiveInt, radius: Positive, std: Positive, size: PositiveInt, data_seed: NonNegativeInt
+    ) -> None:
+        angles = torch.arange(modes) * (2 * math.pi / modes)
+        super().__init__(radius * torch.stack([angles.cos(), angles.sin()], dim=1), std, size, data_seed)
+
+
+class Grid(GaussianMixture):
+    """A mixture of side × side Gaussians on a square grid about the origin, `spacing` apart."""
+
+    def __init__(
+        self, *, side: PositiveInt, spacing: Positive, std: Positive, size: PositiveInt, data_seed: NonNegativeInt
+    ) -> None:
+        positions = spacing * (torch.arange(side) - (side - 1) / 2)
+        super().__init__(torch.cartesian_prod(positions, positions), std, size, data_seed)

@@ -84,6 +84,14 @@ def test_splits_follow_the_official_partition(root: Path, split: str, first: int
     assert blue == pytest.approx([40 * first, 40 * (first + 1)], abs=2)
 
 
+def test_held_out_from_training_is_the_test_partition(root: Path) -> None:
+    held_out = celeba(root, split="train", attribute="Smiling", size=64).held_out()
+    assert held_out is not None
+    expected = celeba(root, split="test", attribute="Smiling", size=64)
+    assert held_out.fingerprint() == expected.fingerprint()
+    assert [celeba(root, split=split).held_out() for split in ("all", "valid", "test")] == [None, None, None]
+
+
 def test_an_attribute_labels_the_faces(root: Path) -> None:
     data = celeba(root, attribute="Smiling")
     assert data.num_classes == 2

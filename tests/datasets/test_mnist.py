@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from gan_runner.datasets import MNIST
+from gan_runner.datasets import MNIST, StackedMNIST
 from gan_runner.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
@@ -174,3 +174,68 @@ def test_values_reach_the_range_asked_for(tmp_path: Path) -> None:
     write(tmp_path)
     batch, _ = mnist(tmp_path, value_range=(-1.0, 1.0)).batch(0, 12, seed=0)
     assert (batch.min(), batch.max()) == (torch.tensor(-1.0), torch.tensor(1.0))
+
+
+def stacked(root: Path, **keys: Any) -> StackedMNIST:
+    defaults = {"download": False, "split": "train", "value_range": (0.0, 1.0), "size": 500, "data_seed": 0}
+    return StackedMNIST(root=str(root), **{**defaults, **keys})
+
+
+def digits_in(data: StackedMNIST) -> np.ndarray:
+    """Which of IMAGES is in each channel of each image, (N, 3)."""
+    index = {image.tobytes(): i for i, image in enumerate(IMAGES.astype(np.float32) / np.float32(255))}
+    batch = data.batch(0, len(data), seed=0)[0].numpy()
+    return np.array([[index[channel.tobytes()] for channel in image] for image in batch])
+
+
+def test_each_channel_of_stacked_mnist_is_a_digit_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path)
+    data = stacked(tmp_path)
+    assert (data.shape, len(data), data.num_classes, data.num_modes) == ((3, 28, 28), 500, 0, 1000)
+    assert data.independent_channels
+    batch, labels = data.batch(0, 7, seed=0)
+    assert labels is None
+    assert (batch.dtype, batch.shape) == (torch.float32, (7, 3, 28, 28))
+    digits = digits_in(data)
+    for channel in digits.T:  # each of the 12 about 500 / 12 = 42 times, to four standard deviations
+        assert np.bincount(channel, minlength=12) == pytest.approx(np.full(12, 500 / 12), abs=25)
+    # Independent of each other: two channels agree in a twelfth of the images, all three hardly ever alike.
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (digits[:, one] == digits[:, other]).mean() == pytest.approx(1 / 12, abs=0.05)
+
+
+def test_stacked_mnist_holds_each_digit_once(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert stacked(tmp_path, size=100_000)._data.numel() == 12 * 28 * 28
+
+
+def test_what_stacked_mnist_is_made_of_is_in_its_fingerprint(tmp_path: Path) -> None:
+    write(tmp_path)
+    kinds: list[dict[str, Any]] = [{}, {"data_seed": 1}, {"size": 499}, {"value_range": (-1.0, 1.0)}]
+    assert len({stacked(tmp_path, **keys).fingerprint() for keys in kinds}) == 4
+    data = stacked(tmp_path)
+    data.batch(0, 5, seed=3)
+    assert data.fingerprint() == stacked(tmp_path).fingerprint()
+
+
+def test_held_out_are_the_test_images_where_they_are(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert mnist(tmp_path).held_out() is None
+    assert stacked(tmp_path).held_out() is None
+    write(tmp_path, prefix="t10k", images=idx(255 - IMAGES))
+    held_out = mnist(tmp_path, value_range=(-1.0, 1.0)).held_out()
+    assert isinstance(held_out, MNIST)
+    assert (held_out.value_range, held_out._data.shape) == ((-1.0, 1.0), (12, 1, 28, 28))
+    assert held_out._data.squeeze(1).numpy().tobytes() == (255 - IMAGES).tobytes()
+    assert held_out.held_out() is None
+    triples = stacked(tmp_path).held_out()
+    assert isinstance(triples, StackedMNIST)
+    assert (len(triples), triples.held_out()) == (26_000, None)
+    assert triples._data.squeeze(1).numpy().tobytes() == (255 - IMAGES).tobytes()
+
+
+def test_digits_have_a_classifier_and_clothes_have_none(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert mnist(tmp_path).classifier == stacked(tmp_path).classifier == "digits"
+    assert mnist(tmp_path, variant="fashion_mnist").classifier is None
+    assert not mnist(tmp_path).independent_channels

@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from gan_runner.datasets import Gaussian1D, Pattern
+from gan_runner.datasets import Gaussian1D, GaussianMixture, Grid, Pattern, Ring
 from gan_runner.errors import UserError
 
 HIGH, LOW = (0.8, 1.0), (0.0, 0.2)
@@ -77,3 +78,72 @@ def test_gaussian_samples_have_its_moments() -> None:
     within = ((batch - 1).abs() < 2).float().mean().item()
     assert within == pytest.approx(0.6827, abs=0.01)
     assert data.fingerprint() == Gaussian1D(1, 2).fingerprint() != Gaussian1D(1, 3).fingerprint()
+
+
+def ring(**keys: float) -> Ring:
+    return Ring(**{"modes": 8, "radius": 1.0, "std": 0.01, "size": 4000, "data_seed": 0, **keys})  # type: ignore[arg-type]
+
+
+def grid(**keys: float) -> Grid:
+    return Grid(**{"side": 5, "spacing": 2.0, "std": 0.05, "size": 10_000, "data_seed": 0, **keys})  # type: ignore[arg-type]
+
+
+def test_the_means_of_the_ring_and_of_the_grid() -> None:
+    half = 0.70710678
+    corners = [(1, 0), (half, half), (0, 1), (-half, half), (-1, 0), (-half, -half), (0, -1), (half, -half)]
+    assert torch.allclose(ring().means, torch.tensor(corners, dtype=torch.float32), atol=1e-6)
+    assert torch.allclose(ring(modes=2, radius=3.0).means, torch.tensor([[3.0, 0], [-3, 0]]), atol=1e-6)
+    at = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    assert grid().means.tolist() == [[x, y] for x in at for y in at]
+    assert grid(side=2, spacing=1.0).means.tolist() == [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("data", [ring(), grid()], ids=["ring", "grid"])
+def test_a_mixture_has_equal_parts_of_the_spread_asked_for(data: GaussianMixture) -> None:
+    batch, labels = data.batch(0, len(data), seed=0)
+    assert labels is None
+    assert data.value_range is None
+    assert (batch.dtype, data.shape, data.num_classes) == (torch.float32, (2,), 0)
+    points, means = batch.double().numpy(), data.means.double().numpy()
+    distances = np.linalg.norm(points[:, None] - means, axis=2)
+    # Of a Gaussian in the plane, 1 - exp(-r²/2) lies within r deviations: 0.3935 within 1, 0.9889 within 3.
+    nearest = distances.min(axis=1) / data.std
+    assert (nearest < 1).mean() == pytest.approx(0.3935, abs=0.025)
+    assert (nearest < 3).mean() == pytest.approx(0.9889, abs=0.006)
+    offsets = points - means[distances.argmin(axis=1)]
+    assert np.cov(offsets.T) / data.std**2 == pytest.approx(np.eye(2), abs=0.08)
+    shares = np.bincount(distances.argmin(axis=1)) / len(points)
+    assert shares == pytest.approx(np.full(len(means), 1 / len(means)), rel=0.2)
+
+
+def test_the_data_of_a_mixture_are_a_function_of_its_keys_and_the_run_s_seed_only_orders_them() -> None:
+    points = {seed: ring().batch(0, 4000, seed)[0] for seed in (1, 2)}
+    assert not torch.equal(points[1], points[2])
+    assert sorted(points[1].tolist()) == sorted(points[2].tolist())
+    others = [ring(), ring(data_seed=1), ring(std=0.02), ring(size=3999), ring(radius=2.0), ring(modes=7), grid()]
+    assert len({data.fingerprint() for data in others}) == 7
+    assert ring().fingerprint() == others[0].fingerprint()
+
+
+def test_held_out_points_are_fresh_ones_of_the_same_mixture() -> None:
+    data = ring()
+    held_out = data.held_out()
+    assert isinstance(held_out, GaussianMixture)
+    assert len(held_out) == len(data)
+    assert (held_out.std, held_out.means.tolist()) == (data.std, data.means.tolist())
+    assert not set(map(tuple, held_out._data.tolist())) & set(map(tuple, data._data.tolist()))
+    again = ring().held_out()
+    assert again is not None
+    assert again.fingerprint() == held_out.fingerprint()
+    pattern = Pattern(6, HIGH, LOW)
+    assert pattern.held_out() is pattern
+
+
+def test_points_drawn_from_a_mixture_are_a_function_of_the_generator_given() -> None:
+    first, second = (grid().draw(5000, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.shape == (5000, 2)
+    assert not torch.equal(first, grid().draw(5000, torch.Generator().manual_seed(8)))
+    # Over a grid of side 5, spacing 2: mean 0, variance 2² · (5² - 1) / 12 + 0.05² = 8.0025.
+    assert first.mean(0).tolist() == pytest.approx([0, 0], abs=0.16)
+    assert first.var(0).tolist() == pytest.approx([8.0025, 8.0025], rel=0.06)

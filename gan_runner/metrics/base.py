@@ -1,8 +1,4 @@
-"""Measures of generated samples: each class is one choice of the group `metric`, above the pure functions it rests on.
-
-A metric is a function of samples alone, so that what a perfect sampler would score at the same N is the same function
-of data that training never saw.
-"""
+"""What a metric is, and the samples it looks at."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,12 +7,13 @@ from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from gan_runner.datasets import Dataset
 
 Goal = Literal["min", "max"]
+Goals = Mapping[str, Goal | None]  # by figure; None: neither way is better
 
 
 class Extractor(Protocol):
@@ -27,21 +24,36 @@ class Extractor(Protocol):
     classes: int  # how many it tells apart, 0: none
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images (N, C, H, W) in [0, 1] on the CPU -> features (N, F) float32 and predicted classes (N,) int64 or None."""
+        """Images (N, C, H, W) in [0, 1] (CPU) -> features (N, F) float32, and predicted classes (N,) int64 or None."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples, generated or real, and what an extractor sees in them, which is computed once, when first asked for."""
+    """Samples, generated or real, and what an extractor sees in them, which is computed once, when first asked for.
+
+    ValueError where a value is not finite.
+    """
 
     values: Tensor  # (N, *shape) float32 on the CPU, in the data's own units: [0, 1] for images
     labels: Tensor | None = None  # (N,) int64: what was asked of the generator, or what the data says
     extractor: Extractor | None = None
 
+    def __post_init__(self) -> None:
+        broken = int((~self.values.isfinite()).flatten(1).any(dim=1).sum())
+        if broken:
+            raise ValueError(f"{broken} of {len(self)} samples are not finite")
+
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, chosen: slice) -> "Samples": ...
+    def __getitem__(self, chosen: slice) -> "Samples":
+        """A part of them, with the features that are already computed."""
+        labels = None if self.labels is None else self.labels[chosen]
+        part = Samples(self.values[chosen], labels, self.extractor)
+        if "_extracted" in vars(self):
+            features, predicted = self._extracted
+            vars(part)["_extracted"] = features[chosen], None if predicted is None else predicted[chosen]
+        return part
 
     @cached_property
     def _extracted(self) -> tuple[Tensor, Tensor | None]:
@@ -65,39 +77,32 @@ class Samples:
 class Metric(ABC):
     """One measure; its `__init__` takes the keys of its YAML. `samples` is N, how many generated samples it wants."""
 
-    samples: int
-    goals: ClassVar[Mapping[str, Goal | None]]  # what it returns, the main figure first, and which way is better
+    goals: ClassVar[Goals]  # what it returns, the main figure first, and which way is better
     needs: ClassVar[Literal["features", "classes"] | None] = None  # what it asks of an extractor
+    balanced: ClassVar[bool] = False  # whether it wants as many real samples as generated ones, and not all there are
+
+    def __init__(self, samples: PositiveInt) -> None:
+        self.samples = samples
 
     def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
         """Why it says nothing about a generator of this dataset, as the end of a sentence; None: it does."""
+        if self.needs and len(dataset.shape) != 3:
+            return f"looks at images, and those of {type(dataset).__name__} are none"
         return None
 
     @abstractmethod
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """The figures named in `goals`, of generated samples against real ones (the training data, or a part of it)."""
+        """The figures named in `goals`, of generated samples against real ones (the training data, or a part of it).
+
+        ValueError where the samples are too few.
+        """
 
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray | None:
         """A picture (H, W, 3) uint8 that shows what the figures say, or None."""
         return None
 
 
-def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, float]:
-    """The share of values outside [low, high], and the mean distance of all values to it.
-
-    `samples` (N, D), `low` and `high` (D,).
-    """
-    distance = (low - samples).clamp_min(0) + (samples - high).clamp_min(0)  # (N, D), 0 inside
-    return float((distance > 0).float().mean()), float(distance.mean())
-
-
-def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
-    """The density of `samples` (N,) in the bins between equally spaced `edges` (K + 1,), (K,)."""
-    counts = torch.histc(samples.double(), len(edges) - 1, float(edges[0]), float(edges[-1]))
-    return counts / counts.sum() / (edges[1] - edges[0])
-
-
-def jensen_shannon(p: Tensor, q: Tensor, width: float) -> float:
-    """JSD(p‖q) in nats of two densities on bins of one width, by the midpoint rule; between 0 and ln 2."""
-    middle = (p + q) / 2
-    return float((torch.xlogy(p, p / middle).nan_to_num() + torch.xlogy(q, q / middle).nan_to_num()).sum() * width / 2)
+def require(least: int, made: Samples, real: Samples) -> None:
+    """ValueError unless there are at least so many generated and so many real samples."""
+    if min(len(made), len(real)) < least:
+        raise ValueError(f"needs at least {least} samples; there are {len(made)} generated and {len(real)} real ones")

@@ -1,0 +1,21 @@
+"""`gan-classifier`, also `python -m gan_runner.classifier`: trains what the metrics look through."""
+
+from gan_runner import cli
+
+
+def main() -> None:
+    """The console script."""
+    cli.run(classifier, "classifier")
+
+
+def classifier(request: cli.Request) -> cli.Outcome:
+    """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
+    from gan_runner.classification import train_classifier  # imported here: `--help` needs no torch
+
+    plain = {key: value for key, value in request.plain.items() if key != "metric"}  # the dataset's choice for a run
+    print(train_classifier(plain))
+    return cli.Outcome(cli.COMPLETED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Metrics of what a classifier sees in generated images."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gan_runner.datasets import Dataset, StackedMNIST
+from gan_runner.metrics.base import Goals, Metric, Samples
+from gan_runner.metrics.truth import kl
+
+
+class StackedModes(Metric):
+    """How many of the 1,000 modes of Stacked MNIST, three digits each, are generated, and how evenly.
+
+    `reverse_kl` is KL(generated ‖ uniform) in nats (Metz et al. 2017; Lin et al. 2018, at 26,000 samples).
+    """
+
+    goals: ClassVar[Goals] = {"modes": "max", "reverse_kl": "min"}
+    needs = "classes"
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For Stacked MNIST."""
+        if not isinstance(dataset, StackedMNIST):
+            return f"counts the modes of Stacked MNIST, and {type(dataset).__name__} has others"
+        return None
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Real samples are not looked at."""
+        assert isinstance(dataset, StackedMNIST)
+        counts = torch.bincount(made.predicted, minlength=dataset.num_modes)
+        return {"modes": float((counts > 0).sum()), "reverse_kl": kl(counts, torch.ones(dataset.num_modes))}
+
+
+class ClassBalance(Metric):
+    """Whether classes are generated as often as the data have them: KL(generated ‖ data) in nats, as classified.
+
+    A class that is not generated adds nothing; one that is not in the data counts there as a single sample, so that
+    the divergence stays finite. `classes_found` is how many of the data's classes are generated at all.
+    """
+
+    goals: ClassVar[Goals] = {"class_kl": "min", "classes_found": "max"}
+    needs = "classes"
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Real samples are classified like the generated ones, so that both share the classifier's errors."""
+        classes = 1 + int(max(made.predicted.max(), real.predicted.max()))
+        ours, theirs = (torch.bincount(samples.predicted, minlength=classes) for samples in (made, real))
+        found = ((ours > 0) & (theirs > 0)).sum()
+        return {"class_kl": kl(ours, theirs.clamp_min(1)), "classes_found": float(found)}
+
+
+class LabelAccuracy(Metric):
+    """Whether a conditional generator makes what it is asked for, and with as much variety as the data have.
+
+    `label_accuracy` is the share of samples in which the classifier sees the class asked for (the GAN-test of
+    Shmelkov et al. 2018); `class_diversity` is the mean distance between the features of two samples of one class,
+    averaged over the classes, over the same of the data: 1 is right, 0 is one sample for each class.
+    """
+
+    goals: ClassVar[Goals] = {"label_accuracy": "max", "class_diversity": None}
+    needs = "classes"
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For conditional generators."""
+        if not conditional:
+            return "compares samples with the labels asked for, and this generator is not conditional"
+        return super().unfit(dataset, conditional)
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where no class has two samples, generated and real."""
+        asked, true = made.labels, real.labels
+        assert asked is not None
+        assert true is not None
+        counts = [torch.bincount(labels, minlength=dataset.num_classes) for labels in (asked, true)]
+        classes = (torch.minimum(*counts) > 1).nonzero().flatten().tolist()
+        if not classes:
+            raise ValueError("needs two samples of a class, generated and real")
+        diversity = _diversity(made.features, asked, classes) / _diversity(real.features, true, classes)
+        return {"label_accuracy": float((made.predicted == asked).double().mean()), "class_diversity": diversity}
+
+
+def _diversity(features: Tensor, labels: Tensor, classes: list[int]) -> float:
+    """The mean over `classes` of the mean distance between two features of a class."""
+    return sum(float(torch.pdist(features[labels == c].double()).mean()) for c in classes) / len(classes)

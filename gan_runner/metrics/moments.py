@@ -1,0 +1,56 @@
+"""Distances between the distributions of features, by torch-fidelity."""
+
+from typing import ClassVar
+
+from pydantic import PositiveInt
+
+from gan_runner.datasets import Dataset
+from gan_runner.errors import UserError
+from gan_runner.metrics.base import Goals, Metric, Samples, require
+
+
+class FID(Metric):
+    """The Fréchet distance |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of features taken as Gaussian (Heusel et al. 2017)."""
+
+    goals: ClassVar[Goals] = {"fid": "min"}
+    needs = "features"
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where a covariance would be singular for want of samples, which flatters."""
+        from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+        require(made.features.shape[1] + 1, made, real)
+        statistics = [fid_features_to_statistics(samples.features.double()) for samples in (made, real)]
+        return {"fid": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]}
+
+
+class KID(Metric):
+    """The squared maximum mean discrepancy of features under the kernel (x·y / F + 1)³ (Bińkowski et al. 2018).
+
+    Its unbiased estimate, which falls below 0 by chance, is the mean over `subsets` random pairs of subsets of
+    `subset_size`; the subsets are the same at each evaluation.
+    """
+
+    goals: ClassVar[Goals] = {"kid": "min"}
+    needs = "features"
+
+    def __init__(self, samples: PositiveInt, subsets: PositiveInt, subset_size: PositiveInt) -> None:
+        super().__init__(samples)
+        if subset_size > samples:
+            raise UserError(f"metric.kid.subset_size is {subset_size}; allowed: at most metric.kid.samples, {samples}")
+        self.subsets, self.subset_size = subsets, subset_size
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where there are fewer samples than a subset has."""
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+        require(self.subset_size, made, real)
+        result = kid_features_to_metric(
+            made.features.double(),
+            real.features.double(),
+            kid_subsets=self.subsets,
+            kid_subset_size=self.subset_size,
+            rng_seed=0,
+            verbose=False,
+        )
+        return {"kid": result[KEY_METRIC_KID_MEAN]}

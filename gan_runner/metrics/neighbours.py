@@ -1,0 +1,171 @@
+"""Metrics that look at nearest neighbours, of features or of pixels."""
+
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from gan_runner import pictures
+from gan_runner.datasets import Dataset
+from gan_runner.metrics.base import Goals, Metric, Samples, require
+
+CHUNK = 500  # points whose distances to all others are in memory at once
+SHOWN = 10  # of each kind, in a picture
+
+Quantile = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PrecisionRecall(Metric):
+    """Precision: the share of generated samples inside the real manifold; recall: of real ones inside the generated.
+
+    A manifold is the union of balls about its samples' features that reach to their k-th nearest `neighbours`
+    (Kynkäänniemi et al. 2019), by torch-fidelity.
+    """
+
+    goals: ClassVar[Goals] = {"precision": "max", "recall": "max"}
+    needs = "features"
+    balanced = True
+
+    def __init__(self, samples: PositiveInt, neighbours: PositiveInt) -> None:
+        super().__init__(samples)
+        self.neighbours = neighbours
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where there are not more samples than neighbours."""
+        from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+        require(self.neighbours + 1, made, real)
+        result = prc_features_to_metric(
+            made.features.double(),
+            real.features.double(),
+            prc_neighborhood=self.neighbours,
+            prc_batch_size=CHUNK,
+            save_cpu_ram=True,
+            verbose=False,
+        )
+        return {"precision": result[KEY_METRIC_PRECISION], "recall": result[KEY_METRIC_RECALL]}
+
+
+class DensityCoverage(Metric):
+    """Balls about the real samples' features reach to their k-th nearest `neighbours` (Naeem et al. 2020).
+
+    Density is in how many of them a generated sample lies, over k: 1 on average for real data, and more is possible.
+    Coverage is the share of the balls with a generated sample inside: 1 − 2⁻ᵏ for as many real ones.
+    """
+
+    goals: ClassVar[Goals] = {"coverage": "max", "density": None}
+    needs = "features"
+    balanced = True
+
+    def __init__(self, samples: PositiveInt, neighbours: PositiveInt) -> None:
+        super().__init__(samples)
+        self.neighbours = neighbours
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where there are not more samples than neighbours."""
+        require(self.neighbours + 1, made, real)
+        points, centres = made.features.double(), real.features.double()
+        radii = nearest(centres, centres, self.neighbours, themselves=True)[0][:, -1]
+        inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(CHUNK))  # (M,)
+        assert isinstance(inside, Tensor)
+        density = float(inside.sum()) / (self.neighbours * len(made))
+        return {"coverage": float((inside > 0).double().mean()), "density": density}
+
+
+class BirthdayParadox(Metric):
+    """An estimate of how many different samples the generator can make, N(N − 1) / 2C, from C colliding pairs among N.
+
+    Two samples collide whose features are at most as far apart as the `quantile` of the distances of real samples to
+    their nearest others. The estimate is the inverse of the chance of a collision, so a lower bound of the support's
+    size, equal to it where all are equally likely; fresh data score about M / quantile against M real samples. Without
+    any collision it is N(N − 1) / 2, a bound that the truth exceeds.
+
+    Source: Arora, Risteski & Zhang, "Do GANs learn the distribution?" (2018), who look for duplicates by eye.
+    """
+
+    goals: ClassVar[Goals] = {"support_size": "max"}
+    needs = "features"
+    balanced = True
+
+    def __init__(self, samples: PositiveInt, quantile: Quantile) -> None:
+        super().__init__(samples)
+        self.quantile = quantile
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """ValueError where there is only one sample."""
+        require(2, made, real)
+        points, truth = made.features.double(), real.features.double()
+        near = nearest(truth, truth, 1, themselves=True)[0].quantile(self.quantile)
+        # Squared norms and products would be faster, and give duplicates a distance.
+        direct = "donot_use_mm_for_euclid_dist"
+        both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in points.split(CHUNK))
+        collisions = (both - len(points)) // 2  # both has each pair twice, and each sample with itself
+        return {"support_size": len(points) * (len(points) - 1) / (2 * max(collisions, 1))}
+
+    def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
+        """The pairs of generated images nearest to each other, each pair side by side."""
+        features = made.features.double()
+        distance, other = nearest(features, features, 1, themselves=True)
+        ranked = ((int(i), int(other[i, 0])) for i in distance[:, 0].argsort())
+        pairs = list(dict.fromkeys((min(pair), max(pair)) for pair in ranked))[: 2 * SHOWN]
+        return pictures.grid(torch.stack([torch.cat([made.values[i], made.values[j]], dim=-1) for i, j in pairs]), 4)
+
+
+class NearestNeighbours(Metric):
+    """Whether generated images are copies of training images, by the Euclidean distance of their pixels.
+
+    `memorised` is the share of them that are as near to a training image as only the `quantile` of training images is
+    to another one: fresh data score about the quantile. `nearest_distance` is the median distance over that between
+    training images. Blurred images are near to all others: look at the picture before calling them copies.
+    """
+
+    goals: ClassVar[Goals] = {"memorised": "min", "nearest_distance": None}
+
+    def __init__(self, samples: PositiveInt, quantile: Quantile) -> None:
+        super().__init__(samples)
+        self.quantile = quantile
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For images."""
+        if len(dataset.shape) != 3:
+            return f"compares images, and those of {type(dataset).__name__} are none"
+        return None
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """As many training images as there are samples give the distances between training images."""
+        require(2, made, real)
+        images, training = made.values.flatten(1), real.values.flatten(1)
+        found = nearest(images, training, 1)[0]
+        normal = nearest(training[: len(images)], training, 1, themselves=True)[0]
+        return {
+            "memorised": float((found <= normal.quantile(self.quantile)).double().mean()),
+            "nearest_distance": float(found.median()) / float(normal.median()),
+        }
+
+    def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
+        """Rows of an image and its five nearest training images: on the left the nearest of all, on the right any."""
+        distance, neighbours = nearest(made.values.flatten(1), real.values.flatten(1), 5)
+        closest = distance[:, 0].argsort()[:SHOWN]
+        chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
+        rows = [torch.cat([made.values[i], *real.values[neighbours[i]]], dim=-1) for i in chosen]
+        return pictures.grid(torch.stack(rows), columns=2)
+
+
+def nearest(points: Tensor, others: Tensor, k: int, themselves: bool = False) -> tuple[Tensor, Tensor]:
+    """The Euclidean distances of `points` (N, D) to the k nearest `others` (M, D), and which these are: (N, k) each.
+
+    With `themselves`, points[i] is others[i], and no neighbour of itself.
+    """
+    distances, indices = [], []
+    for start in range(0, len(points), CHUNK):
+        rows = points[start : start + CHUNK]
+        estimate = torch.cdist(rows, others)  # by squared norms and products: fast, but it blurs what is very near
+        if themselves:
+            estimate.diagonal(start).fill_(torch.inf)
+        found = estimate.topk(k, largest=False).indices
+        exact, order = (rows.unsqueeze(1) - others[found]).square().sum(dim=2).sqrt().sort(dim=1)
+        distances.append(exact)
+        indices.append(found.gather(1, order))
+    return torch.cat(distances), torch.cat(indices)

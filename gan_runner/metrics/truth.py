@@ -1,0 +1,162 @@
+"""Metrics of data whose distribution is known."""
+
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, FiniteFloat, PositiveInt
+from torch import Tensor
+
+from gan_runner import pictures
+from gan_runner.datasets import Dataset, Gaussian1D, GaussianMixture, Pattern
+from gan_runner.metrics.base import Goals, Metric, Samples
+
+
+class PatternError(Metric):
+    """Of the values of generated patterns: the share outside their range, and the mean distance of all to it."""
+
+    goals: ClassVar[Goals] = {"pattern_error": "min", "pattern_distance": "min"}
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For patterns."""
+        if not isinstance(dataset, Pattern):
+            return f"measures patterns, and {type(dataset).__name__} is not one of them"
+        return None
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Real samples are not looked at."""
+        assert isinstance(dataset, Pattern)
+        error, distance = pattern_error(made.values, *dataset.bounds())
+        return {"pattern_error": error, "pattern_distance": distance}
+
+
+class JensenShannon(Metric):
+    """The Jensen-Shannon divergence in nats, 0 to ln 2, of a histogram of generated numbers and the true density."""
+
+    goals: ClassVar[Goals] = {"jsd": "min"}
+
+    def __init__(self, samples: PositiveInt, bins: PositiveInt) -> None:
+        super().__init__(samples)
+        self.bins = bins
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For numbers of known density."""
+        if not isinstance(dataset, Gaussian1D):
+            return f"needs a known density of one number, and {type(dataset).__name__} has none"
+        return None
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Real samples are not looked at."""
+        assert isinstance(dataset, Gaussian1D)
+        x, p_data, p_g = densities(made.values.flatten(), dataset, self.bins)
+        return {"jsd": jensen_shannon(p_data, p_g, float(x[1] - x[0]))}
+
+
+class ModeCoverage(Metric):
+    """How many modes of a mixture of Gaussians the generator has, how well, how evenly and how widely.
+
+    A sample is of high quality within `radius` standard deviations of the nearest mean, and a mode counts with at least
+    one such sample (Lin et al., "PacGAN", 2018). `reverse_kl` is KL(generated ‖ uniform) in nats of all samples, each
+    in its nearest mode.
+
+    `spread` is the standard deviation per axis of the high-quality samples of a mode, about their own mean, over that
+    of the true Gaussian cut at the same radius: 1 is right, 0 a point. It is the mean over the modes with two such
+    samples at least, `spread_min` and `spread_max` are the extremes; all are 0 where there is no such mode.
+    """
+
+    goals: ClassVar[Goals] = {
+        "modes": "max",
+        "high_quality": "max",
+        "reverse_kl": "min",
+        "spread": None,
+        "spread_min": None,
+        "spread_max": None,
+    }
+
+    def __init__(self, samples: PositiveInt, radius: Annotated[FiniteFloat, Field(gt=0)]) -> None:
+        super().__init__(samples)
+        self.radius = radius
+
+    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
+        """For mixtures of Gaussians."""
+        if not isinstance(dataset, GaussianMixture):
+            return f"counts the modes of a mixture of Gaussians, and {type(dataset).__name__} is none"
+        return None
+
+    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Real samples are not looked at."""
+        assert isinstance(dataset, GaussianMixture)
+        mode, good = self._assign(made.values, dataset)
+        points, means = made.values.double(), len(dataset.means)
+        own = [points[good & (mode == k)] for k in range(means)]  # the high-quality samples of each mode
+        whole = dataset.std * truncated_std(self.radius, points.shape[1])
+        spreads = [float(x.var(dim=0).mean().sqrt()) / whole for x in own if len(x) > 1] or [0.0]
+        return {
+            "modes": float(sum(len(x) > 0 for x in own)),
+            "high_quality": float(good.double().mean()),
+            "reverse_kl": kl(torch.bincount(mode, minlength=means), torch.ones(means)),
+            "spread": sum(spreads) / len(spreads),
+            "spread_min": min(spreads),
+            "spread_max": max(spreads),
+        }
+
+    def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
+        """The samples, and a circle of `radius` standard deviations about each mean."""
+        assert isinstance(dataset, GaussianMixture)
+        _, good = self._assign(made.values, dataset)
+        return pictures.modes(made.values, good, dataset.means, self.radius * dataset.std)
+
+    def _assign(self, points: Tensor, dataset: GaussianMixture) -> tuple[Tensor, Tensor]:
+        """The nearest mode of each point (N,), and whether it is near enough (N,)."""
+        distance, mode = torch.cdist(points.double(), dataset.means.double()).min(dim=1)
+        return mode, distance <= self.radius * dataset.std
+
+
+def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, float]:
+    """The share of values outside [low, high], and the mean distance of all values to it.
+
+    `samples` (N, D), `low` and `high` (D,).
+    """
+    distance = (low - samples).clamp_min(0) + (samples - high).clamp_min(0)  # (N, D), 0 inside
+    return float((distance > 0).float().mean()), float(distance.mean())
+
+
+def densities(numbers: Tensor, dataset: Gaussian1D, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The middles of the bins, the density of the data there and that of `numbers` (N,): (bins,) each, float64.
+
+    The bins reach to 6 standard deviations, and further where generated numbers do.
+    """
+    low = min(dataset.mean - 6 * dataset.std, float(numbers.min()))
+    high = max(dataset.mean + 6 * dataset.std, float(numbers.max()))
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    x = (edges[1:] + edges[:-1]) / 2
+    return x, dataset.density(x), histogram_density(numbers, edges)
+
+
+def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
+    """The density of `samples` (N,) in the bins between equally spaced `edges` (K + 1,), (K,)."""
+    counts = torch.histc(samples.double(), len(edges) - 1, float(edges[0]), float(edges[-1]))
+    return counts / counts.sum() / (edges[1] - edges[0])
+
+
+def jensen_shannon(p: Tensor, q: Tensor, width: float) -> float:
+    """JSD(p‖q) in nats of two densities on bins of one width, by the midpoint rule; between 0 and ln 2."""
+    middle = (p + q) / 2
+    return float((torch.xlogy(p, p / middle).nan_to_num() + torch.xlogy(q, q / middle).nan_to_num()).sum() * width / 2)
+
+
+def truncated_std(radius: float, dimensions: int) -> float:
+    """The standard deviation per axis of a standard normal of so many dimensions, cut to a ball: 0.9744 for 3 and 2.
+
+    |x|² is χ² with D degrees of freedom, and E[|x|²; |x| ≤ r] = D·P(χ²(D + 2) ≤ r²).
+    """
+    half = torch.tensor([dimensions / 2 + 1, dimensions / 2], dtype=torch.float64)
+    above, below = torch.special.gammainc(half, torch.full_like(half, radius**2 / 2))
+    return float((above / below).sqrt())
+
+
+def kl(p: Tensor, q: Tensor) -> float:
+    """KL(p ‖ q) in nats of two histograms (K,) of any totals; infinite where q is 0 and p is not."""
+    p, q = p.double() / p.sum(), q.double() / q.sum()
+    some = p > 0
+    return float((p[some] * (p[some] / q[some]).log()).sum())

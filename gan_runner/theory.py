@@ -1,0 +1,27 @@
+"""Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), looked at in one dimension."""
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner import pictures
+from gan_runner.datasets import Gaussian1D
+from gan_runner.metrics import densities
+
+SAMPLES = 1_000_000
+BINS = 200
+
+
+def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tuple[float, pictures.Picture]:
+    """How far the discriminator is from the best one, D* = p_data / (p_data + p_g), and a picture of all of them.
+
+    `made` (N, 1) are generated samples, whose histogram stands for p_g. The gap is the largest |D - D*| where
+    p_data + p_g is at least 1 % of its peak.
+    """
+    x, p_data, p_g = densities(made.flatten(), dataset, BINS)
+    device = next(discriminator.parameters()).device
+    with torch.no_grad():
+        d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()
+    best = p_data / (p_data + p_g).clamp_min(1e-300)
+    has_mass = p_data + p_g >= 0.01 * (p_data + p_g).max()
+    gap = float((d - best)[has_mass].abs().max())
+    return gap, pictures.theory(x, p_data, p_g, d, torch.where(has_mass, best, torch.nan))

@@ -1,0 +1,222 @@
+"""`gan-classifier`: what it learns, where it puts it, what it refuses."""
+
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from math import cos, sin
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_runner import classification, cli
+from gan_runner.classification import augmented, train_classifier
+from gan_runner.classifier import main
+from gan_runner.console import Progress
+from gan_runner.datasets import Images
+from gan_runner.errors import UserError
+from gan_runner.extractors import Classifier, find_extractor
+from gan_runner.randomness import rng
+from tests.conftest import REPOSITORY, tree
+
+CPU = torch.device("cpu")
+
+
+def train(*overrides: str) -> Classifier:
+    """What `gan-classifier` does with the overrides, in this process."""
+    words = ["device=cpu", "width=4", "steps=40", "batch_size=16", *overrides]
+    return Classifier(train_classifier(cli.plain(cli.compose(words, "classifier"))), CPU)
+
+
+@pytest.fixture
+def corners(tmp_path, monkeypatch) -> list[str]:
+    """60 noisy colour images in three classes: which corner is bright."""
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
+    noise = np.random.default_rng(0)
+    for i in range(60):
+        image = noise.integers(0, 128, (8, 8, 3), np.uint8)
+        rows, columns = [(slice(3), slice(3)), (slice(3), slice(5, 8)), (slice(5, 8), slice(3))][i % 3]
+        image[rows, columns] = 255
+        path = tmp_path / "data" / f"class_{i % 3}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return ["dataset=images", f"dataset.root={tmp_path / 'data'}", "dataset.size=8"]
+
+
+def the_images(folder: Path, channels: Literal[1, 3] = 3) -> Images:
+    return Images(root=str(folder / "data"), size=8, crop=None, channels=channels, value_range=(-1, 1))
+
+
+def idx(array: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
+def test_a_classifier_of_images_in_folders_is_found_by_every_run_on_them(corners, tmp_path, capsys):
+    made = train(*corners)
+    about = made.about
+    assert (about.shape, made.classes, made.name) == ((3, 8, 8), 3, "classifier")
+    assert (about.training_images, about.test_images) == (54, 6)
+    assert about.tested_on == "a tenth of the training data, kept apart"
+    assert about.accuracy == 1.0
+    said = capsys.readouterr().err
+    assert "100.00% of 6 test images are classified rightly (a tenth of the training data, kept apart)" in said
+    assert "s left" in said
+
+    data = the_images(tmp_path)
+    found = find_extractor("auto", data, CPU)
+    assert found is not None
+    assert found.hash == made.hash
+    images, labels = data.batch(0, 60, seed=0)
+    predicted = found((images + 1) / 2)[1]
+    assert labels is not None
+    assert predicted is not None
+    assert int(predicted.eq(labels).sum()) >= 57
+    assert find_extractor("auto", the_images(tmp_path, channels=1), CPU) is None
+
+
+def test_the_same_seed_gives_the_same_file(corners, tmp_path):
+    outs = [f"out={tmp_path / name}.safetensors" for name in ("a", "b", "c")]
+    first, again, other = (train(*corners, "steps=5", out, f"seed={i // 2}") for i, out in enumerate(outs))
+    assert first.hash == again.hash != other.hash
+
+
+def test_the_test_split_is_what_tells_where_there_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
+    source = REPOSITORY / "tests" / "data" / "mnist"
+    for content in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        values = gzip.decompress((source / f"train-{content}.gz").read_bytes())
+        header = 16 if "images" in content else 8
+        array = np.frombuffer(values, np.uint8, offset=header)
+        array = array.reshape(-1, 28, 28) if "images" in content else array
+        (tmp_path / f"train-{content}").write_bytes(idx(array[:150]))
+        (tmp_path / f"t10k-{content}").write_bytes(idx(array[150:]))
+    made = train("dataset=mnist", f"dataset.root={tmp_path}", "steps=2")
+    assert (made.about.tested_on, made.about.test_images, made.about.training_images) == ("held-out data", 50, 150)
+    assert "evaluation.extractor=auto stays with the package's 'digits'" in capsys.readouterr().err
+
+
+def test_what_it_is_tested_on_is_not_trained_on(corners, monkeypatch):
+    used = {}
+
+    def fit(dataset, rows, settings, device):
+        used["training"] = rows
+        return classification.Network(dataset.shape, 3, 4)
+
+    def accuracy(network, dataset, rows, device):
+        used["test"] = rows
+        return 0.5
+
+    monkeypatch.setattr(classification, "fit", fit)
+    monkeypatch.setattr(classification, "accuracy", accuracy)
+    train(*corners)
+    assert sorted(torch.cat([used["training"], used["test"]]).tolist()) == list(range(60))
+    assert len(used["test"]) == 6
+
+
+def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
+    made = train(*corners, "steps=3")  # hardly trained: some are wrong
+    data, rows = the_images(tmp_path), torch.arange(0, 60, 3)
+    images, labels = data[rows]
+    assert labels is not None
+    expected = int((made((images + 1) / 2)[1] == labels).sum()) / 20
+    assert 0 < expected < 1
+    found = classification.accuracy(made._network, data, rows, CPU)
+    assert found == pytest.approx(expected)
+
+
+# Augmentation
+
+
+def test_augmentation_moves_resizes_and_turns_within_its_bounds():
+    dot = torch.zeros(300, 1, 41, 41)
+    dot[:, :, 19:22, 19:22] = 1  # around the centre, which turning and resizing leave where it is
+    moved = augmented(dot, rng(0))
+    place = torch.arange(41.0)
+    mass = moved.sum((1, 2, 3))
+    right = (moved.sum((1, 2)) * place).sum(1) / mass - 20
+    down = (moved.sum((1, 3)) * place).sum(1) / mass - 20
+    furthest = 4.1 * (cos(0.2) + sin(0.2)) / 0.85  # a tenth of 41 pixels both ways, turned, in the smaller image
+    for shift in (right, down):
+        assert -furthest <= float(shift.min()) < -3.5
+        assert 3.5 < float(shift.max()) <= furthest
+    area = mass / 9
+    assert 0.6 < float(area.min()) < 0.85  # (1 / 1.15)² = 0.76 and (1 / 0.85)² = 1.38, and what sampling adds
+    assert 1.2 < float(area.max()) < 1.6
+    assert torch.equal(moved, augmented(dot, rng(0)))
+    assert not torch.equal(moved, augmented(dot, rng(1)))
+
+
+def test_augmentation_repeats_the_border_of_an_image():
+    assert torch.allclose(augmented(torch.full((20, 3, 8, 8), 0.7), rng(0)), torch.tensor(0.7))
+
+
+# What is refused, and what a stop leaves
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    {
+        "unlabelled": ("dataset.root={flat}", "two or more classes to tell apart; these data have 0"),
+        "vectors": ("dataset=pattern", "samples of the shape (6,)"),
+        "too small": ("dataset.size=4", "samples of the shape (3, 4, 4)"),
+        "batch": ("batch_size=55", "batch_size is 55; there are 54 images"),
+        "key": ("stepz=5", "stepz: no such key; did you mean 'steps'?"),
+        "type": ("lr=fast", "lr: found 'fast'"),
+        "name of the file": ("out=a.pth", "out=a.pth: allowed: a file whose name ends in .safetensors"),
+        "folder that is a file": ("out={flat}/0.png/a.safetensors", "nothing can be written to"),
+        "devices": ("device=ddp", "device=ddp: this command is one process"),
+    }.values(),
+)
+def test_refusals(corners, tmp_path, monkeypatch, words, said):
+    (tmp_path / "flat").mkdir()
+    for i, path in enumerate(sorted((tmp_path / "data" / "class_0").iterdir())[:4]):
+        (tmp_path / "flat" / f"{i}.png").write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    before = set(tree(tmp_path))
+    with pytest.raises(UserError) as refused:
+        train(*(corners if "dataset=" not in words else []), words.format(flat=tmp_path / "flat"))
+    assert said in str(refused.value)
+    assert {path for path in set(tree(tmp_path)) - before if not path.startswith("cache")} == set()
+
+
+@pytest.fixture
+def typed(corners, monkeypatch) -> Callable[[], int]:
+    """`typed()` is the command, on the images in three classes; returns its exit status."""
+
+    def run() -> int:
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", ["gan-classifier", "device=cpu", "steps=20", "batch_size=8", *corners])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code
+
+    return run
+
+
+def test_a_stop_leaves_nothing(typed, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "show", stop)
+    assert typed() == 130
+    assert not (tmp_path / "cache" / "extractors").exists()
+
+
+def test_the_command_says_where_the_file_is(typed, capsys):
+    assert typed() == 0
+    assert Classifier(Path(capsys.readouterr().out.splitlines()[-1]), CPU).classes == 3
+
+
+def test_help_needs_no_torch(tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from gan_runner.classifier import main; main()"
+    command, environment = [sys.executable, "-c", code, "--help"], os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gan-classifier dataset=fashion_mnist" in done.stdout
+    assert not any(tmp_path.iterdir())

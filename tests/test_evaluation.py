@@ -1,0 +1,202 @@
+"""A run measures its generator as it trains, and afterwards, without a trace in the training."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_runner import cli
+from gan_runner.checkpoint import parse
+from gan_runner.errors import UserError
+from gan_runner.evaluating import evaluate_runs
+from gan_runner.run_directory import read_objective
+from tests.training import TINY, newest_state, outcome, rows, train
+
+STEPS = ("trainer.steps=40", "trainer.evaluate_every=10", "trainer.checkpoint_every=20", *TINY)
+
+
+def judge(name: str, *, samples: int = 64) -> list[str]:
+    """The overrides that measure by one of the tests' own metrics alone."""
+    keys = {"_target_": f"tests.judges.{name.capitalize()}", "samples": samples}
+    return ["metric=[]", *(f"+metric.{name}.{key}={value}" for key, value in keys.items())]
+
+
+def evaluation(run: Path) -> dict:
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def evaluate(*overrides: str) -> int:
+    return evaluate_runs(cli.plain(cli.compose(["device=cpu", *map(str, overrides)], "evaluate")))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("measured") / "run"
+    assert train(run, *STEPS) == cli.COMPLETED
+    return run
+
+
+def test_every_figure_says_what_it_rests_on(measured):
+    found = evaluation(measured)
+    assert found["step"] == 40
+    assert found["failures"] == {}
+    assert found["figures"].keys() == {"pattern_error", "pattern_distance"}
+    figure = found["figures"]["pattern_error"]
+    assert figure["metric"] == "pattern"
+    assert figure["goal"] == "min"
+    assert figure["perfect"] == 0  # no sample of the data is outside the data's range
+    assert figure["samples"] == figure["perfect_samples"] == 1000
+    assert figure["held_out"] == "fresh samples"
+    assert figure["extractor"] is None
+    assert rows(measured)[-1]["metric/pattern_error"] == figure["value"]
+
+
+def test_it_is_measured_when_asked_and_at_the_end(tmp_path):
+    train(tmp_path / "run", *STEPS, "trainer.evaluate_every=15")
+    assert [row["step"] for row in rows(tmp_path / "run") if "metric/pattern_error" in row] == [15, 30, 40]
+
+
+def test_measuring_leaves_no_trace_in_the_training(tmp_path, measured):
+    """Weights, optimizers, average and losses, bit for bit, in a network with dropout and batch norm."""
+    changes = ["architecture.generator.dropout=0.5", "architecture.generator.normalization=batch"]
+    for name, more in {"with": judge("mean"), "without": ["metric=[]"]}.items():
+        assert train(tmp_path / name, *STEPS, *changes, *more) == cli.COMPLETED
+    one, other = (newest_state(tmp_path / name) for name in ("with", "without"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    of_training = [
+        [{k: v for k, v in row.items() if not k.startswith("metric/")} for row in rows(tmp_path / name)]
+        for name in ("with", "without")
+    ]
+    assert [r for r in of_training[0] if len(r) > 1] == of_training[1]
+    assert any("metric/mean" in row for row in rows(tmp_path / "with"))
+
+
+def test_a_metric_that_raises_is_recorded_and_survived(tmp_path, capsys):
+    run = tmp_path / "run"
+    ended = outcome(run, *STEPS, *judge("broken"), *judge("mean")[1:])
+    assert ended == cli.Outcome(cli.COMPLETED, None)  # the first metric is the objective: there is none
+    assert evaluation(run)["failures"] == {"broken": "ZeroDivisionError: no such luck"}
+    assert evaluation(run)["figures"].keys() == {"mean_gap", "mean"}
+    assert capsys.readouterr().err.count("metric broken failed: ZeroDivisionError: no such luck") == 4
+    assert not any("metric/broken" in row for row in rows(run))
+
+
+def test_an_undefined_figure_is_no_failure(tmp_path):
+    run = tmp_path / "run"
+    ended = outcome(run, *STEPS, *judge("undefined"))
+    assert ended.status == cli.COMPLETED
+    assert ended.objective is not None
+    assert math.isnan(ended.objective)
+    found = evaluation(run)
+    assert found["failures"] == {}
+    assert found["figures"]["undefined"]["value"] is None
+    json.loads((run / "evaluation.json").read_text(), parse_constant=pytest.fail)  # JSON has no NaN
+
+
+def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path):
+    run = tmp_path / "run"
+    ended = outcome(run, *STEPS, "trainer.objective=metric/mean_gap", *judge("mean"))
+    values = {row["step"]: row["metric/mean_gap"] for row in rows(run) if "metric/mean_gap" in row}
+    best = min(values, key=lambda step: (values[step], -step))
+    assert ended == cli.Outcome(cli.COMPLETED, values[best])
+    assert read_objective(run) == values[best]
+    assert evaluation(run)["objective"] == {
+        "figure": "metric/mean_gap",
+        "goal": "min",
+        "value": values[best],
+        "step": best,
+    }
+    file = run / "checkpoints" / "best.safetensors"
+    assert parse(file.read_bytes(), file)["step"] == best
+    # What is measured of that checkpoint afterwards is what was measured when it was written.
+    assert evaluate(f"run={run}", "checkpoint=best", "trust=[tests]") == cli.COMPLETED
+    again = evaluation(run)
+    assert again["step"] == best
+    assert again["figures"]["mean_gap"]["value"] == pytest.approx(values[best])
+    assert again["objective"]["value"] == values[best]  # what the training found stays
+
+
+def test_a_sweep_gets_the_objective(tmp_path, gan_train):
+    """What Hydra's sweepers optimize is what a job returns, of which a callback hears."""
+    (tmp_path / "listening.py").write_text(
+        "from hydra.experimental.callback import Callback\n"
+        "class Listening(Callback):\n"
+        "    def on_job_end(self, config, job_return, **_):\n"
+        "        print('returned', job_return.return_value)\n"
+    )
+    words = ["-m", "seed=0,1", "hydra.sweep.dir=sweep", "trainer.steps=10", *TINY]
+    done = gan_train(*words, "+hydra.callbacks.listening._target_=listening.Listening")
+    assert done.returncode == 0, done.stderr
+    for run in (tmp_path / "sweep").glob("seed*"):
+        assert f"returned {read_objective(run)}\n" in done.stdout
+    assert done.stdout.count("returned ") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metric=[modes]"], "metric.modes: "),
+        (["trainer.objective=metric/pattern_eror"], "did you mean 'metric/pattern_error'?"),
+        (["trainer.objective=loss/generator"], "trainer.objective=loss/generator: no such figure"),
+        (["metric.pattern.samples=0"], "metric.pattern.samples: found 0"),
+        (["+metric.pattern.sample=3"], "metric.pattern.sample: PatternError has no such key; did you mean 'samples'?"),
+        (["evaluation.extractor=nowhere.safetensors", "metric=[fid]"], "metric.fid: "),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words, message):
+    try:
+        assert train(tmp_path / "run", *TINY, *words) == cli.REFUSED
+        said = capsys.readouterr().err
+    except UserError as error:
+        said = str(error)
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_measured_afterwards_is_what_was_measured_at_the_end(measured, capsys):
+    before = evaluation(measured)
+    assert evaluate(f"run={measured}") == cli.COMPLETED
+    after = evaluation(measured)
+    assert after["figures"] == before["figures"]
+    out = capsys.readouterr().out
+    assert "pattern_error" in out
+    assert out.splitlines()[-1] == str(measured)
+
+
+def test_another_seed_and_another_number_of_samples(measured):
+    assert evaluate(f"run={measured}", "metric=pattern", "metric.pattern.samples=50", "seed=3") == cli.COMPLETED
+    assert evaluation(measured)["figures"]["pattern_distance"]["samples"] == 50
+    assert evaluation(measured)["seed"] == 3
+
+
+def test_several_runs_make_a_table(tmp_path, capsys):
+    for seed in range(2):
+        train(tmp_path / f"seed_{seed}", *STEPS, f"seed={seed}")
+    train(tmp_path / "broken", *STEPS)
+    (tmp_path / "broken" / "generator.safetensors").unlink()
+    assert evaluate(f"runs={tmp_path}") == cli.FAILED
+    lines = capsys.readouterr().out.splitlines()
+    for seed in range(2):
+        value = evaluation(tmp_path / f"seed_{seed}")["figures"]["pattern_distance"]["value"]
+        assert any(f"seed_{seed}" in line and f"{value:.4g}" in line for line in lines)
+    assert any("broken" in line and "is not there" in line for line in lines)
+    assert any("a perfect sampler" in line for line in lines)
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
+    run = tmp_path / "run"
+    train(run, *STEPS)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["data"]["fingerprint"] = "0" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="other data"):
+        evaluate(f"run={run}")
+
+
+@pytest.mark.parametrize("words", [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"]])
+def test_what_is_to_be_measured_must_be_said(words):
+    with pytest.raises(UserError):
+        evaluate(*words)
