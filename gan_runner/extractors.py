@@ -51,7 +51,7 @@ class About(Section):
 class Network(nn.Module):
     """Convolutions over ever smaller maps, the mean of the last ones as features, and a linear layer to the classes.
 
-    Maps are halved at least twice and until their sides are at most 8; channels go from `width` to 4·`width`.
+    Maps are halved at least twice, and until the shorter side is at most 8; channels go from `width` to 4·`width`.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, width: int) -> None:
