@@ -117,6 +117,7 @@ class Doctor(Section):
 
     samples: Annotated[int, Field(ge=16)]
     patience: PositiveInt
+    grace: Annotated[float, Field(ge=0, lt=1)]
     sure: Annotated[float, Field(gt=0.5, lt=1)]
     vanished: PositiveFloat
     blind: PositiveFloat

@@ -5,10 +5,12 @@ what it finds is a function of these rows: a run that was killed and went on fin
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
+from operator import itemgetter
 from statistics import fmean, median
 from typing import Any
 
@@ -31,7 +33,6 @@ STANDSTILL = 0.75  # what has fallen below this share of its first value is gett
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh)  # those that can pass no gradient
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
-Columns = defaultdict[str, list[float]]  # the values of each tag, oldest first
 Found = tuple[str, str, list[str]] | None  # evidence, likely cause, what to try
 
 
@@ -206,7 +207,7 @@ class Anatomy:
             "mean_error": (values.mean(0) - self._mean).square().mean().sqrt() / self._std,  # in standard deviations
             # The geometric mean over directions of standard deviations, generated over real.
             "diversity": (self._spread_of(points) / self._spread).clamp_min(1e-6).log().mean().exp(),
-            # The share of real samples with a generated one among their nearest neighbours (Naeem et al. 2020, eq. 9).
+            # The share of real samples with a generated one nearer than their neighbours (coverage, Naeem et al. 2020).
             "coverage": (torch.cdist(self._points, points).amin(1) <= self._radii).float().mean(),
         }
         return {name: value for name, figure in figures.items() if math.isfinite(value := float(figure))}
@@ -254,26 +255,37 @@ def watched_units(network: nn.Module) -> Iterator[list[float]]:
 # What it means
 
 
+class Columns(dict[str, list[float]]):
+    """The values of each tag in some rows, oldest first; gathered when first asked for, for a long run has many."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def __missing__(self, tag: str) -> list[float]:
+        self[tag] = [row[tag] for row in self._rows if tag in row]
+        return self[tag]
+
+
 def diagnose(rows: Sequence[Row], case: Case) -> list[Finding]:
-    """What is wrong at the last of `rows`, a look, and has been for a third of the run and for `patience` looks."""
-    begin, now = case.config.trainer.generator_start, rows[-1]["step"]
-    looks = [row["step"] for row in rows if A_LOOK in row and row["step"] > begin]
-    if len(looks) < case.limits.patience:
+    """What is wrong at the last of `rows`, a look, and has been for a third of the run so far and `patience` looks.
+
+    Samples that are wrong because of what is found first are no findings of their own.
+    """
+    settings, limits = case.config.trainer, case.limits
+    begin, now = settings.generator_start, rows[-1]["step"]
+    whole = rows[bisect_right(rows, begin, key=itemgetter("step")) :]
+    looks = list(islice((row["step"] for row in reversed(whole) if A_LOOK in row), limits.patience))
+    if len(looks) < limits.patience or now - begin < limits.grace * (settings.steps - begin):
         return []
-    since = min(looks[-case.limits.patience], begin + (now - begin) * 2 // 3)
-    recent = columns(row for row in rows if row["step"] >= since)
-    whole = columns(row for row in rows if row["step"] > begin)
-    found = {name: sign(case, recent, whole) for name, sign in SIGNS.items()}
-    return [Finding(name, now, *what) for name, what in found.items() if what is not None]
-
-
-def columns(rows: Iterable[Row]) -> Columns:
-    """The values of each tag, oldest first."""
-    table: Columns = defaultdict(list)
-    for row in rows:
-        for tag, value in row.items():
-            table[tag].append(value)
-    return table
+    since = min(looks[-1], begin + (now - begin) * 2 // 3)
+    recent = Columns(whole[bisect_left(whole, since, key=itemgetter("step")) :])
+    past, found = Columns(whole), list[Finding]()
+    for name, sign in SIGNS.items():
+        explained = name in EXPLAINED and any(cause.name in EXPLAINING for cause in found)
+        if not explained and (what := sign(case, recent, past)) is not None:
+            found.append(Finding(name, now, *what))
+    return found
 
 
 def at_first(values: Sequence[float]) -> float:
@@ -460,3 +472,5 @@ SIGNS: dict[str, Callable[[Case, Columns, Columns], Found]] = {
     "oscillation": oscillation,
     "memorisation": memorisation,
 }
+EXPLAINING = ("stuck_losses", "range", "discriminator_saturated")
+EXPLAINED = ("collapse", "fixed_point", "discriminator_blind")

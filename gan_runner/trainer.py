@@ -79,6 +79,7 @@ class Trainer:
         self.step = 0
         self.penalties: dict[str, Tensor] = {}  # the newest value of each regularizer, which may be lazy
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
+        self.doctor: Doctor | None = None  # the main process's alone, while it trains
         self._stop = False
 
     def _parallel(self, objective: nn.Module) -> Callable[..., dict[str, Tensor]]:
@@ -95,7 +96,6 @@ class Trainer:
         settings, k = self.settings, self.settings.discriminator_steps
         self.run, self.logger, self.clock = run, logger, Clock(self.step)
         self.progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
-        self.doctor = None
         if logger is not None and self.config.doctor is not None:
             case = Case(self.config, self.parts, self.dataset, self.reference_losses())
             self.doctor = Doctor(case, self.dataset, logger.rows)

@@ -294,7 +294,7 @@ def test_the_layers_after_the_last_weights_are_told():
 
 CANNOT_REACH = (
     *("experiment=vanilla_mlp", f"dataset.root={DIGITS}", "trainer.log_every=5", "trainer.sample_every=10"),
-    *("trainer.checkpoint_every=30", "trainer.batch_size=8", "device=cpu"),
+    *("trainer.checkpoint_every=30", "trainer.batch_size=8", "metric=[]", "device=cpu"),
 )
 
 
@@ -322,7 +322,7 @@ def test_a_generator_that_cannot_reach_black_is_found_once(tmp_path, capfd):
 
 def test_a_discriminator_that_wins_is_found(tmp_path):
     words = ("experiment=minimax_mlp", f"dataset.root={DIGITS}", "trainer.steps=200", "trainer.sample_every=20")
-    assert train(tmp_path / "run", *words, "device=cpu") == cli.COMPLETED
+    assert train(tmp_path / "run", *words, "metric=[]", "device=cpu") == cli.COMPLETED
     assert health(tmp_path / "run")["verdict"] == "discriminator_saturated"
 
 
