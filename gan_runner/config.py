@@ -129,6 +129,7 @@ class Doctor(Section):
     diversity: PositiveFloat
     lost: PositiveFloat
     class_kl: PositiveFloat
+    mode_kl: PositiveFloat
     dead_units: PositiveFloat
     explosion: PositiveFloat
     swing: PositiveFloat

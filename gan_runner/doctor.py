@@ -350,7 +350,7 @@ def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Foun
 def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are far less diverse than the data, or miss kinds of it."""
     limits, evidence = case.limits, []
-    diversity, coverage, classes = (recent[tag] for tag in ("health/diversity", "health/coverage", "metric/class_kl"))
+    diversity, coverage = recent["health/diversity"], recent["health/coverage"]
     if not case.varies:
         return None
     if diversity and max(diversity) < limits.diversity:
@@ -358,8 +358,12 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
         evidence.append(f"samples vary {diversity[-1]:.2f} times as far as the data{within}")
     if coverage and max(coverage) < limits.lost * (best := max(whole["health/coverage"])):
         evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
-    if stands_above(classes, limits.class_kl):
-        evidence.append(f"their classes are unlike the data's (KL {classes[-1]:.2f})")
+    for kinds, tag, limit in (
+        ("classes", "metric/class_kl", limits.class_kl),
+        ("modes", "metric/reverse_kl", limits.mode_kl),
+    ):
+        if stands_above(recent[tag], limit):
+            evidence.append(f"some {kinds} of the data are missing or rare (KL {recent[tag][-1]:.2f})")
     if not evidence:
         return None
     rates, tries = case.rates, ["regularizer=r1"]

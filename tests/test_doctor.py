@@ -99,6 +99,7 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     "one sample": ("collapse", {"health/diversity": 0.05}, NOISE, "0.05"),
     "ever fewer kinds": ("collapse", {"health/coverage": lambda step: 0.8 - step / 5000}, NOISE, "70%"),
     "few classes": ("collapse", {"metric/class_kl": 1.1}, MNIST, "1.1"),
+    "few modes": ("collapse", {"metric/reverse_kl": 0.4}, NOISE, "modes"),
     "imbalance": ("collapse", {"health/diversity": 0.05}, (*NOISE, "optimizer.discriminator.lr=2e-6"), "100 times"),
     "ln 2, outside": ("fixed_point", AT_LN2 | {"health/lowest": -0.6}, (), "60%"),
     "ln 2, elsewhere": ("fixed_point", AT_LN2 | {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
