@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from statistics import fmean, median
 from typing import Any
@@ -28,6 +28,7 @@ from gan_runner.randomness import rng
 A_LOOK = "health/dead_units_discriminator"  # stands in the row of each look, and in no other
 DIRECTIONS = 10  # principal components of the data along which diversity is measured: beyond them lies mostly grain
 NEIGHBOURS = 5
+CHUNK = 64  # samples that go through a network at once, as in a grid
 NO_GRADIENT = 1e-3  # the slope of an activation that counts as none
 STANDSTILL = 0.75  # what has fallen below this share of its first value is getting better
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh)  # those that can pass no gradient
@@ -119,7 +120,7 @@ class Doctor:
 
     def __init__(self, case: Case, dataset: Dataset, rows: Sequence[Row]) -> None:
         self.case = case
-        self.step = 0
+        self.step, self.early = 0, True
         self.findings: dict[str, Finding] = {}
         config, count = case.config, case.limits.samples
         size = config.trainer.batch_size
@@ -128,7 +129,9 @@ class Doctor:
         self._labels: Tensor | None = None
         if config.architecture.conditional:
             self._labels = torch.cat([labels.cpu() for _, labels in batches if labels is not None])[:count]
-        self._z = draw_latent(config.architecture.latent, count, rng(config.seed, "health"))
+        z = draw_latent(config.architecture.latent, count, rng(config.seed, "health"))
+        parts = repeat(None) if self._labels is None else self._labels.split(CHUNK)
+        self._inputs = list(zip(z.split(CHUNK), parts, strict=False))
         self._data = Anatomy(self._real, self._labels)
         for end, row in enumerate(rows, 1):  # of the run that goes on
             if A_LOOK in row:
@@ -139,16 +142,16 @@ class Doctor:
         self, generate: Callable[[Tensor, Tensor | None], Tensor], generator: nn.Module, discriminator: nn.Module
     ) -> Row:
         """The figures of one look; `generate` applies `generator` in eval mode. Touches no weight, buffer or stream."""
-        with watched_units(generator) as of_generator:
-            made = generate(self._z, self._labels)
         device = next(discriminator.parameters()).device
-        both = torch.cat([self._real, made]).to(device)
-        labels = None if self._labels is None else self._labels.repeat(2).to(device)
+        with watched_units(generator) as of_generator:
+            made = [generate(z, labels) for z, labels in self._inputs]
         discriminator.eval()
         with watched_units(discriminator) as of_discriminator:
-            apply(discriminator, both, labels)
+            for real, fake, (_, labels) in zip(self._real.split(CHUNK), made, self._inputs, strict=True):
+                both = torch.cat([real, fake]).to(device)
+                apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
         discriminator.train()
-        figures = self._data.compare(made) | {
+        figures = self._data.compare(torch.cat(made)) | {
             "dead_units_generator": max(of_generator, default=0.0),
             "dead_units_discriminator": max(of_discriminator, default=0.0),
         }
@@ -156,8 +159,9 @@ class Doctor:
 
     def look(self, rows: Sequence[Row]) -> list[Finding]:
         """Takes in a run's rows up to a look; returns what it finds for the first time."""
-        self.step = rows[-1]["step"]
-        present = {finding.name: finding for finding in diagnose(rows, self.case)}
+        self.step, found = rows[-1]["step"], diagnose(rows, self.case)
+        self.early = found is None
+        present = {finding.name: finding for finding in found or []}
         new = [finding for name, finding in present.items() if name not in self.findings]
         for name, known in self.findings.items():
             gone = known.resolved or self.step
@@ -179,8 +183,12 @@ class Doctor:
 
     def report(self) -> dict[str, Any]:
         """The content of health.json."""
-        findings = [finding.to_json() for finding in self.findings.values()]
-        return {"step": self.step, "verdict": (self.present or ["healthy"])[0], "findings": findings}
+        verdict = [*self.present, "too early to tell" if self.early else "healthy"][0]
+        return {
+            "step": self.step,
+            "verdict": verdict,
+            "findings": [finding.to_json() for finding in self.findings.values()],
+        }
 
 
 class Anatomy:
@@ -267,17 +275,17 @@ class Columns(dict[str, list[float]]):
         return self[tag]
 
 
-def diagnose(rows: Sequence[Row], case: Case) -> list[Finding]:
+def diagnose(rows: Sequence[Row], case: Case) -> list[Finding] | None:
     """What is wrong at the last of `rows`, a look, and has been for a third of the run so far and `patience` looks.
 
-    Samples that are wrong because of what is found first are no findings of their own.
+    None: it is too early to tell. Samples that are wrong because of what is found first are no findings of their own.
     """
     settings, limits = case.config.trainer, case.limits
     begin, now = settings.generator_start, rows[-1]["step"]
     whole = rows[bisect_right(rows, begin, key=itemgetter("step")) :]
     looks = list(islice((row["step"] for row in reversed(whole) if A_LOOK in row), limits.patience))
     if len(looks) < limits.patience or now - begin < limits.grace * (settings.steps - begin):
-        return []
+        return None
     since = min(looks[-1], begin + (now - begin) * 2 // 3)
     recent = Columns(whole[bisect_left(whole, since, key=itemgetter("step")) :])
     past, found = Columns(whole), list[Finding]()
@@ -319,8 +327,10 @@ def value_range(case: Case, recent: Columns, whole: Columns) -> Found:
     missed, side = (low, "lowest") if stands_above(low, case.limits.reach) else (high, "highest")
     if not (case.trains_generator and stands_above(missed, case.limits.reach)):
         return None
-    evidence = f"the {side} generated value stays {missed[-1]:.0%} of the data's range away from the data's {side}"
     *between, _ = case.ends["generator"] or [""]
+    if not between and case.varies and max(recent["health/diversity"], default=1.0) < case.limits.diversity:
+        return None  # one and the same grey sample reaches neither end: that is collapse
+    evidence = f"the {side} generated value stays {missed[-1]:.0%} of the data's range away from the data's {side}"
     cause = "the generator's last layers do not span the data's range"
     if between:
         cause = f"{' and '.join(between)} under the generator's output activation"

@@ -71,7 +71,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
     words = [f"experiment={name}", "trainer.steps=3", "trainer.batch_size=2", "trainer.log_every=1", "device=cpu"]
-    words += ["trainer.generator_start=0", "trainer.discriminator_steps=1"]
+    words += ["trainer.generator_start=0", "trainer.discriminator_steps=1", "doctor.samples=16"]
     dataset = composed(*words)["dataset"]["_target_"].rpartition(".")[2]
     words += {"MNIST": [f"dataset.root={DIGITS}"], "CelebA": [f"dataset.root={faces}"]}.get(dataset, [])
     if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
