@@ -150,7 +150,7 @@ def augmented(images: Tensor, chance: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy(network: Network, dataset: ArrayDataset, rows: Tensor, device: torch.device) -> float:
     """The share of those `rows` of the dataset that the network classifies rightly."""
     network.eval()

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from gan_runner import extractors
+from gan_runner import cli, extractors
 from gan_runner.checkpoint import dump
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.errors import UserError
@@ -76,6 +76,13 @@ def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels)
     assert (features >= 0).all()
     assert float((predicted == labels).float().mean()) >= 0.98
     assert torch.equal(features, extractor(images)[0])
+
+
+def test_the_shipped_digits_are_what_the_command_makes_by_default():
+    asked = cli.plain(cli.compose(["dataset=mnist", "name=digits"], "classifier"))
+    made = Classifier(DIGITS, CPU).about.model_dump()
+    assert {key: made[key] for key in asked if key in made} == {key: asked[key] for key in asked if key in made}
+    assert len(asked.keys() & made.keys()) == 7
 
 
 def test_features_are_what_the_file_s_tensors_give(images_and_labels):
