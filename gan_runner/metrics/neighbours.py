@@ -77,8 +77,8 @@ class BirthdayParadox(Metric):
 
     Two samples collide whose features are at most as far apart as the `quantile` of the distances of real samples to
     their nearest others. The estimate is the inverse of the chance of a collision, so a lower bound of the support's
-    size, equal to it where all are equally likely; fresh data score about M / quantile against M real samples. Without
-    any collision it is N(N − 1) / 2, a bound that the truth exceeds.
+    size, equal to it where all are equally likely; fresh data score M / quantile or less against M real samples.
+    Without any collision N(N − 1) / 2 stands for more than that.
 
     Source: Arora, Risteski & Zhang, "Do GANs learn the distribution?" (2018), who look for duplicates by eye.
     """
