@@ -123,7 +123,7 @@ def scatter(points: np.ndarray, good: np.ndarray, means: np.ndarray, radius: flo
     middle, half = (means.max(0) + means.min(0)) / 2, 0.75 * np.ptp(means, axis=0).max() + 5 * radius
     (left, bottom), (right, top) = middle - half, middle + half
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    axes.legend(fontsize=8, loc="upper right")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return _draw(figure)
 
 

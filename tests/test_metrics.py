@@ -365,7 +365,7 @@ def balls(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
 
 
 def test_precision_and_recall_agree_with_naive_loops():
-    made, real = normal(1, 60, 4) * 1.5 + 0.5, normal(2, 50, 4)
+    made, real = normal(1, 60, 4) + 1.5, normal(2, 50, 4)
     result = PrecisionRecall(60, neighbours=3).measure(seen(made), seen(real), images_of())
     expected = {
         "precision": balls(made, real, 3).any(axis=1).mean(),
@@ -442,12 +442,13 @@ def test_copies_are_found_among_generated_images():
     made = torch.cat([real[100:130], torch.tensor(normal(1, 70, 1, 4, 4)).float()])
     result = NearestNeighbours(100, quantile=0.05).measure(Samples(made), Samples(real), images_of())
     flat = real.flatten(1).double().numpy()
-    between = spatial.distance.cdist(flat[:100], flat)
-    between[np.arange(100), np.arange(100)] = np.inf
+    evenly = np.arange(100) * 599 // 99  # a hundred of the 600, from the first to the last
+    between = spatial.distance.cdist(flat[evenly], flat)
+    between[np.arange(100), evenly] = np.inf
     found = spatial.distance.cdist(made.flatten(1).double().numpy(), flat).min(axis=1)
     threshold = np.quantile(between.min(axis=1), 0.05)
     assert result["memorised"] == pytest.approx((found <= threshold).mean())
-    assert 0.3 <= result["memorised"] < 0.4
+    assert 0.3 < result["memorised"] < 0.5
     medians = [float(torch.tensor(x).median()) for x in (found, between.min(axis=1))]  # torch's: the lower middle
     assert result["nearest_distance"] == pytest.approx(medians[0] / medians[1], rel=1e-3)
 
