@@ -72,8 +72,11 @@ def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
     words = [f"experiment={name}", "trainer.steps=3", "trainer.batch_size=2", "trainer.log_every=1", "device=cpu"]
     words += ["trainer.generator_start=0", "trainer.discriminator_steps=1"]
-    dataset = composed(*words)["dataset"]["_target_"].rpartition(".")[2]
-    words += {"MNIST": [f"dataset.root={DIGITS}"], "CelebA": [f"dataset.root={faces}"]}.get(dataset, [])
+    config = composed(*words)
+    words += [f"metric.{metric}.samples=100" for metric in config["metric"]]
+    dataset = config["dataset"]["_target_"].rpartition(".")[2]
+    roots = {"MNIST": DIGITS, "StackedMNIST": DIGITS, "CelebA": faces}
+    words += [f"dataset.root={roots[dataset]}"] if dataset in roots else []
     if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
         words += ["architecture.generator.hidden=[3]", "architecture.discriminator.hidden=[3]"]
     run = tmp_path / "run"
