@@ -13,7 +13,6 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary as summaries
 
-from gan_runner import pictures
 from gan_runner.checkpoint import write_atomically
 from gan_runner.errors import UserError
 
@@ -49,28 +48,19 @@ class Logger:
 
     def __init__(self, directory: Path, step: int, in_turn: Callable[[Row], Row]) -> None:
         self._path = directory / "metrics.jsonl"
-        before = [row for row in read_metrics(self._path) if row["step"] <= step]
-        rows = [in_turn(row) if row["step"] == step else row for row in before]
+        rows = (in_turn(row) if row["step"] == step else row for row in read_metrics(self._path) if row["step"] <= step)
         self.rows = [row for row in rows if len(row) > 1]
         write_atomically(self._path, b"".join(map(_line, self.rows)))
         self._file = self._path.open("ab", buffering=0)
         self._size = self._path.stat().st_size
-        # TensorBoard drops all of a step or nothing: where a part of the last one was out of turn, the rest is told again.
-        self._events = EventFile(directory, step + (rows == before) if step else 0)
-        if rows != before:
-            self._tell(step, rows[-1])
-            if (grid := directory / "samples" / f"step_{step:08d}.png").exists():
-                self.image("samples/grid", pictures.load(grid), step)
+        self._events = EventFile(directory, step + 1 if step else 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row, and the same values as TensorBoard scalars."""
         row = {"step": step, **values}
         self.rows.append(row)
         self._append(_line(row))
-        self._tell(step, values)
-
-    def _tell(self, step: int, values: Mapping[str, float]) -> None:
-        self._events.add(step, *(summaries.scalar(tag, value) for tag, value in values.items() if tag != "step"))
+        self._events.add(step, *(summaries.scalar(tag, value) for tag, value in values.items()))
 
     def _append(self, line: bytes) -> None:
         try:

@@ -55,13 +55,6 @@ def save(path: Path, picture: Picture) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path) -> Picture:
-    """What `save` has written."""
-    from PIL import Image
-
-    return np.asarray(Image.open(path))
-
-
 def save_animation(path: Path, frames: Sequence[Picture]) -> None:
     """Writes a GIF that repeats without end, ten frames a second, whole or not at all."""
     from PIL import Image
