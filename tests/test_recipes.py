@@ -27,8 +27,13 @@ TWINS = {
         "optimizer.discriminator.lr",
         "trainer.steps",
         "trainer.sample_every",
+        "trainer.evaluate_every",
     },
-    ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
+    ("mnist_mlp", "mnist_conditional"): {
+        "architecture.conditional",
+        "metric.label_accuracy._target_",
+        "metric.label_accuracy.samples",
+    },
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
 # Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
