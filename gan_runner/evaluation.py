@@ -91,9 +91,13 @@ class Evaluation:
                 raise UserError(f"metric.{name}: {reason}")
         if any(metric.needs for metric in metrics.values()):
             self._extractor = find_extractor(config.evaluation.extractor, dataset, device)
-        seen = "features" if self._extractor is not None else None
-        seen = "classes" if self._extractor is not None and self._extractor.classes else seen
-        blind = [n for n, m in metrics.items() if (m.needs and seen is None) or m.needs == "classes" != seen]
+        classes = self._extractor.classes if self._extractor is not None else 0
+        if classes and dataset.num_classes and classes != dataset.num_classes:
+            raise UserError(
+                f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}"
+            )
+        seen = (None, "features" if self._extractor is not None else None, "classes" if classes else None)
+        blind = [name for name, metric in metrics.items() if metric.needs not in seen]
         if blind:
             say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset)}")
         self.metrics = {name: metric for name, metric in metrics.items() if name not in blind}

@@ -128,22 +128,25 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
     return _draw(figure)
 
 
-def modes(points: Tensor, good: Tensor, means: Tensor, radius: float) -> Picture:
+def modes(points: np.ndarray, good: np.ndarray, means: np.ndarray, radius: float) -> Picture:
     """Points (N, 2), the `good` (N,) of them in another colour, and circles about the means (K, 2) of a mixture."""
     from matplotlib.collections import EllipseCollection
 
     figure, axes = _figure(width=6, height=6)
     for chosen, color, label in ((~good, "C3", "low quality"), (good, "C2", "high quality")):
-        axes.scatter(*points[chosen].T, s=2, color=color, label=f"{label}: {int(chosen.sum())}")
+        axes.scatter(*points[chosen].T, s=2, color=color, label=f"{label}: {chosen.sum()}")
+    size = np.full(len(means), 2 * radius)
+    axes.add_collection(
+        EllipseCollection(
+            size, size, 0 * size, units="xy", offsets=means, offset_transform=axes.transData,
+            facecolor="none", edgecolor="black", linewidth=0.8,
+        )
+    )  # fmt: skip
     # The view is that of the modes, so that samples far away do not shrink it.
-    middle = (means.amax(0) + means.amin(0)) / 2
-    half = 0.75 * float((means.amax(0) - means.amin(0)).max()) + 5 * radius
-    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
-    size = [2 * radius] * len(means)
-    circles = EllipseCollection(size, size, [0], units="xy", offsets=means.numpy(), transOffset=axes.transData)
-    circles.set(facecolor="none", edgecolor="black", linewidth=0.8)
-    axes.add_collection(circles)
-    axes.legend(fontsize=8, loc="upper right")
+    middle, half = (means.max(0) + means.min(0)) / 2, 0.75 * np.ptp(means, axis=0).max() + 5 * radius
+    (left, bottom), (right, top) = middle - half, middle + half
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return _draw(figure)
 
 

@@ -27,8 +27,13 @@ TWINS = {
         "optimizer.discriminator.lr",
         "trainer.steps",
         "trainer.sample_every",
+        "trainer.evaluate_every",
     },
-    ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
+    ("mnist_mlp", "mnist_conditional"): {
+        "architecture.conditional",
+        "metric.label_accuracy._target_",
+        "metric.label_accuracy.samples",
+    },
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
 # Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
@@ -72,8 +77,11 @@ def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
     words = [f"experiment={name}", "trainer.steps=3", "trainer.batch_size=2", "trainer.log_every=1", "device=cpu"]
     words += ["trainer.generator_start=0", "trainer.discriminator_steps=1", "doctor.samples=16"]
-    dataset = composed(*words)["dataset"]["_target_"].rpartition(".")[2]
-    words += {"MNIST": [f"dataset.root={DIGITS}"], "CelebA": [f"dataset.root={faces}"]}.get(dataset, [])
+    config = composed(*words)
+    words += [f"metric.{metric}.samples=100" for metric in config["metric"]]
+    dataset = config["dataset"]["_target_"].rpartition(".")[2]
+    roots = {"MNIST": DIGITS, "StackedMNIST": DIGITS, "CelebA": faces}
+    words += [f"dataset.root={roots[dataset]}"] if dataset in roots else []
     if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
         words += ["architecture.generator.hidden=[3]", "architecture.discriminator.hidden=[3]"]
     run = tmp_path / "run"

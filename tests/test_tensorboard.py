@@ -22,6 +22,7 @@ OVERRIDES = (
     "trainer.batch_size=8",
     "trainer.log_every=3",
     "trainer.sample_every=20",
+    "trainer.evaluate_every=30",
     "trainer.checkpoint_every=20",
     "optimizer.generator.lr=0.001",
     "device=cpu",

@@ -67,7 +67,7 @@ class DensityCoverage(Metric):
         """ValueError where there are not more samples than neighbours."""
         require(self.neighbours + 1, made, real)
         points, centres = made.features.double(), real.features.double()
-        radii = nearest(centres, centres, self.neighbours, themselves=True)[0][:, -1]
+        radii = nearest(centres, centres, self.neighbours, own=torch.arange(len(centres)))[0][:, -1]
         inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(CHUNK))  # (M,)
         assert isinstance(inside, Tensor)
         density = float(inside.sum()) / (self.neighbours * len(made))
@@ -79,8 +79,8 @@ class BirthdayParadox(Metric):
 
     Two samples collide whose features are at most as far apart as the `quantile` of the distances of real samples to
     their nearest others. The estimate is the inverse of the chance of a collision, so a lower bound of the support's
-    size, equal to it where all are equally likely; fresh data score about M / quantile against M real samples. Without
-    any collision it is N(N − 1) / 2, a bound that the truth exceeds.
+    size, equal to it where all are equally likely; fresh data score M / quantile or less against M real samples.
+    Without any collision N(N − 1) / 2 stands for more than that.
 
     Source: Arora, Risteski & Zhang, "Do GANs learn the distribution?" (2018), who look for duplicates by eye.
     """
@@ -97,7 +97,7 @@ class BirthdayParadox(Metric):
         """ValueError where there is only one sample."""
         require(2, made, real)
         points, truth = made.features.double(), real.features.double()
-        near = nearest(truth, truth, 1, themselves=True)[0].quantile(self.quantile)
+        near = nearest(truth, truth, 1, own=torch.arange(len(truth)))[0].quantile(self.quantile)
         # Squared norms and products would be faster, and give duplicates a distance.
         direct = "donot_use_mm_for_euclid_dist"
         both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in points.split(CHUNK))
@@ -107,7 +107,7 @@ class BirthdayParadox(Metric):
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
         """The pairs of generated images nearest to each other, each pair side by side."""
         features = made.features.double()
-        distance, other = nearest(features, features, 1, themselves=True)
+        distance, other = nearest(features, features, 1, own=torch.arange(len(features)))
         ranked = ((int(i), int(other[i, 0])) for i in distance[:, 0].argsort())
         pairs = list(dict.fromkeys((min(pair), max(pair)) for pair in ranked))[: 2 * SHOWN]
         return pictures.grid(torch.stack([torch.cat([made.values[i], made.values[j]], dim=-1) for i, j in pairs]), 4)
@@ -118,7 +118,7 @@ class NearestNeighbours(Metric):
 
     `memorised` is the share of them that are as near to a training image as only the `quantile` of training images is
     to another one: fresh data score about the quantile. `nearest_distance` is the median distance over that between
-    training images. Blurred images are near to all others: look at the picture before calling them copies.
+    training images. Simple images are near to others by chance: see the picture before calling them copies.
     """
 
     goals: ClassVar[Goals] = {"memorised": "min", "nearest_distance": None}
@@ -134,11 +134,12 @@ class NearestNeighbours(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As many training images as there are samples give the distances between training images."""
+        """As many training images as there are samples, evenly spaced in their file, are compared with the others."""
         require(2, made, real)
         images, training = made.values.flatten(1), real.values.flatten(1)
         found = nearest(images, training, 1)[0]
-        normal = nearest(training[: len(images)], training, 1, themselves=True)[0]
+        own = torch.linspace(0, len(training) - 1, min(len(images), len(training)), dtype=torch.float64).long()
+        normal = nearest(training[own], training, 1, own)[0]
         return {
             "memorised": float((found <= normal.quantile(self.quantile)).double().mean()),
             "nearest_distance": float(found.median()) / float(normal.median()),
@@ -153,19 +154,18 @@ class NearestNeighbours(Metric):
         return pictures.grid(torch.stack(rows), columns=2)
 
 
-def nearest(points: Tensor, others: Tensor, k: int, themselves: bool = False) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, others: Tensor, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The Euclidean distances of `points` (N, D) to the k nearest `others` (M, D), and which these are: (N, k) each.
 
-    With `themselves`, points[i] is others[i], and no neighbour of itself.
+    Where points[i] is others[own[i]], that is not among them.
     """
     distances, indices = [], []
-    for start in range(0, len(points), CHUNK):
-        rows = points[start : start + CHUNK]
-        estimate = torch.cdist(rows, others)  # by squared norms and products: fast, but it blurs what is very near
-        if themselves:
-            estimate.diagonal(start).fill_(torch.inf)
+    for chunk in torch.arange(len(points)).split(CHUNK):
+        estimate = torch.cdist(points[chunk], others)  # by norms and products: fast, but inexact for what is very near
+        if own is not None:
+            estimate.scatter_(1, own[chunk].unsqueeze(1), torch.inf)
         found = estimate.topk(k, largest=False).indices
-        exact, order = (rows.unsqueeze(1) - others[found]).square().sum(dim=2).sqrt().sort(dim=1)
+        exact, order = (points[chunk].unsqueeze(1) - others[found]).square().sum(dim=2).sqrt().sort(dim=1)
         distances.append(exact)
         indices.append(found.gather(1, order))
     return torch.cat(distances), torch.cat(indices)

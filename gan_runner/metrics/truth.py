@@ -104,7 +104,7 @@ class ModeCoverage(Metric):
         """The samples, and a circle of `radius` standard deviations about each mean."""
         assert isinstance(dataset, GaussianMixture)
         _, good = self._assign(made.values, dataset)
-        return pictures.modes(made.values, good, dataset.means, self.radius * dataset.std)
+        return pictures.modes(made.values.numpy(), good.numpy(), dataset.means.numpy(), self.radius * dataset.std)
 
     def _assign(self, points: Tensor, dataset: GaussianMixture) -> tuple[Tensor, Tensor]:
         """The nearest mode of each point (N,), and whether it is near enough (N,)."""
@@ -122,15 +122,15 @@ def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, fl
 
 
 def densities(numbers: Tensor, dataset: Gaussian1D, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The middles of the bins, the density of the data there and that of `numbers` (N,): (bins,) each, float64.
+    """The middles of the bins, and the mean density in each of the data and of `numbers` (N,): (bins,), float64.
 
     The bins reach to 6 standard deviations, and further where generated numbers do.
     """
     low = min(dataset.mean - 6 * dataset.std, float(numbers.min()))
     high = max(dataset.mean + 6 * dataset.std, float(numbers.max()))
     edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
-    x = (edges[1:] + edges[:-1]) / 2
-    return x, dataset.density(x), histogram_density(numbers, edges)
+    below = torch.special.ndtr((edges - dataset.mean) / dataset.std)
+    return (edges[1:] + edges[:-1]) / 2, below.diff() / edges.diff(), histogram_density(numbers, edges)
 
 
 def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
 
 def jensen_shannon(p: Tensor, q: Tensor, width: float) -> float:
     """JSD(p‖q) in nats of two densities on bins of one width, by the midpoint rule; between 0 and ln 2."""
-    middle = (p + q) / 2
-    return float((torch.xlogy(p, p / middle).nan_to_num() + torch.xlogy(q, q / middle).nan_to_num()).sum() * width / 2)
+    terms = [torch.xlogy(a, 2 * a / (p + q)).nan_to_num() for a in (p, q)]  # 0 where both are 0
+    return float((terms[0] + terms[1]).sum() * width / 2)
 
 
 def truncated_std(radius: float, dimensions: int) -> float:
