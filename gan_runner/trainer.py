@@ -442,12 +442,12 @@ class Trainer:
         """What of a row the schedule asks for at its step, and not only because the run ended there."""
         if row["step"] == self.settings.steps:
             return row
-        sampled, settings = self.settings.sample_every, self.settings
-        every = {"metric": settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
+        sampled = self.settings.sample_every
+        every = {"metric": self.settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
         return {
             tag: value
             for tag, value in row.items()
-            if row["step"] % every.get(tag.partition("/")[0], settings.log_every) == 0
+            if row["step"] % every.get(tag.partition("/")[0], self.settings.log_every) == 0
         }
 
     def reference_losses(self) -> dict[str, float]:
