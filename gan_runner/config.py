@@ -51,6 +51,7 @@ FINDINGS = (
     "exploding_gradients",
     "oscillation",
     "memorisation",
+    "not_learned",
 )
 
 

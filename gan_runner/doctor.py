@@ -83,9 +83,10 @@ class Case:
 
     def advice(self, *overrides: str) -> list[str]:
         """The overrides of keys that are there and have another value; a recipe's repaired twin comes first."""
-        twin = f"{self.config.name}_fixed"
-        twins = [f"experiment={twin}"] if (cli.CONF / "experiment" / f"{twin}.yaml").exists() else []
-        return twins + [override for override in overrides if self._is_news(override)]
+        name = self.config.name  # mnist_cnn has mnist_cnn_fixed, pattern_bce has pattern_fixed
+        twins = [f"{stem}_fixed" for stem in (name, name.rpartition("_")[0])]
+        known = [f"experiment={twin}" for twin in twins if (cli.CONF / "experiment" / f"{twin}.yaml").exists()]
+        return known + [override for override in overrides if self._is_news(override)]
 
     def _is_news(self, override: str) -> bool:
         key, _, value = override.partition("=")
@@ -290,7 +291,7 @@ def diagnose(rows: Sequence[Row], case: Case) -> list[Finding] | None:
     recent = Columns(whole[bisect_left(whole, since, key=itemgetter("step")) :])
     past, found = Columns(whole), list[Finding]()
     for name, sign in SIGNS.items():
-        explained = name in EXPLAINED and any(cause.name in EXPLAINING for cause in found)
+        explained = any(cause.name in BECAUSE_OF.get(name, ()) for cause in found)
         if not explained and (what := sign(case, recent, past)) is not None:
             found.append(Finding(name, now, *what))
     return found
@@ -398,18 +399,16 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
     if not near or wrong is None:
         return None
     evidence = f"the losses stand at their fixed point (generator {means['generator']:.3f}), and yet {wrong}"
-    cause = "the discriminator has stopped telling how far off a sample is"
-    return evidence, cause, case.advice("architecture.discriminator.normalization=none", "regularizer=r1")
+    cause = "the discriminator has stopped telling how far off a sample is, as under sigmoids and normalization"
+    tries = ["regularizer=r1", "architecture.discriminator.normalization=none"]
+    return evidence, cause, case.advice(*tries)
 
 
 def wrong_samples(case: Case, recent: Columns) -> str | None:
     """What shows that samples are not the data's, whatever the losses say; None where nothing does."""
     limits = case.limits
-    beyond = [max(-low, high) for low, high in zip(recent["health/lowest"], recent["health/highest"], strict=True)]
     if stands_above(recent["metric/pattern_error"], limits.outside):
         return f"{recent['metric/pattern_error'][-1]:.0%} of the generated values lie outside their range"
-    if stands_above(beyond, limits.reach):
-        return f"generated values leave the data's range by {beyond[-1]:.0%} of it"
     if stands_above(recent["health/mean_error"], limits.mean_error):
         return f"the mean sample is {recent['health/mean_error'][-1]:.1f} standard deviations of the data away"
     return None
@@ -473,6 +472,15 @@ def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     return evidence, "too few data for networks of this size, or for so many steps", to_try
 
 
+def not_learned(case: Case, recent: Columns, whole: Columns) -> Found:
+    """Samples are wrong, and nothing else tells why."""
+    wrong = wrong_samples(case, recent)
+    if not case.trains_generator or wrong is None:
+        return None
+    to_try = case.advice(*map(case.slower, case.rates), f"trainer.steps={2 * case.config.trainer.steps}")
+    return wrong, "none that the figures tell; steps that are too large or too few are common ones", to_try
+
+
 # Causes before their consequences: the first that holds is the verdict.
 SIGNS: dict[str, Callable[[Case, Columns, Columns], Found]] = {
     "stuck_losses": stuck_losses,
@@ -485,6 +493,13 @@ SIGNS: dict[str, Callable[[Case, Columns, Columns], Found]] = {
     "exploding_gradients": exploding_gradients,
     "oscillation": oscillation,
     "memorisation": memorisation,
+    "not_learned": not_learned,
 }
-EXPLAINING = ("stuck_losses", "range", "discriminator_saturated")
-EXPLAINED = ("collapse", "fixed_point", "discriminator_blind")
+# Samples that are wrong because of one of these are no finding of their own.
+ROOTS = ("stuck_losses", "range", "discriminator_saturated")
+BECAUSE_OF: dict[str, Sequence[str]] = {
+    "collapse": ROOTS,
+    "fixed_point": ROOTS,
+    "discriminator_blind": ROOTS,
+    "not_learned": FINDINGS,
+}

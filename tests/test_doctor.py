@@ -101,7 +101,6 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     "few classes": ("collapse", {"metric/class_kl": 1.1}, MNIST, "1.1"),
     "few modes": ("collapse", {"metric/reverse_kl": 0.4}, NOISE, "modes"),
     "imbalance": ("collapse", {"health/diversity": 0.05}, (*NOISE, "optimizer.discriminator.lr=2e-6"), "100 times"),
-    "ln 2, outside": ("fixed_point", AT_LN2 | {"health/lowest": -0.6}, (), "60%"),
     "ln 2, elsewhere": ("fixed_point", AT_LN2 | {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
     "ln 2, wrong pattern": ("fixed_point", AT_LN2 | {"metric/pattern_error": 0.96}, (), "96%"),
     "constant logits": ("discriminator_blind", {"logits/std": 1e-5, "health/mean_error": 4.0}, (), "1e-05"),
@@ -119,6 +118,7 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
         "discriminator",
     ),
     "turns": ("oscillation", {"score/real": turns(0.9, 0.1), "score/fake": turns(0.1, 0.9)}, (), "changed"),
+    "something else": ("not_learned", {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
     "copies": ("memorisation", {"metric/memorised": 0.6}, (), "60%"),
 }
 
@@ -144,6 +144,7 @@ WELL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "larger gradients": ({"gradient_norm/generator": lambda step: 1 + step / 100}, ()),
     "batches that differ by chance": ({"logits/gap": lambda step: 0.01 * (step // 100 % 7)}, ()),
     "turns of the scores around one half": ({"score/real": turns(0.6, 0.45), "score/fake": turns(0.45, 0.6)}, ()),
+    "grains far beyond the data": ({"health/lowest": -1.0}, ()),
     "no generator": (
         {"score/real": 0.9999, "score/fake": 1e-5, "health/mean_error": 6.0, "health/lowest": 0.5},
         ("experiment=pattern_discriminator", "trainer.steps=3000"),
