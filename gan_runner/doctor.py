@@ -83,9 +83,13 @@ class Case:
 
     def advice(self, *overrides: str) -> list[str]:
         """The overrides of keys that are there and have another value; a recipe's repaired twin comes first."""
-        name = self.config.name  # mnist_cnn has mnist_cnn_fixed, pattern_bce has pattern_fixed
-        twins = [f"{stem}_fixed" for stem in (name, name.rpartition("_")[0])]
-        known = [f"experiment={twin}" for twin in twins if (cli.CONF / "experiment" / f"{twin}.yaml").exists()]
+        recipes = cli.CONF / "experiment"
+        stems = [
+            self.config.name,
+            self.config.name.rpartition("_")[0],
+        ]  # mnist_cnn_fixed, pattern_fixed for pattern_bce
+        twins = [f"{stem}_fixed" for stem in stems if (recipes / f"{self.config.name}.yaml").exists()]
+        known = [f"experiment={twin}" for twin in twins if (recipes / f"{twin}.yaml").exists()]
         return known + [override for override in overrides if self._is_news(override)]
 
     def _is_news(self, override: str) -> bool:
@@ -307,6 +311,13 @@ def stands_above(values: Sequence[float], limit: float) -> bool:
     return bool(values) and min(values) > limit and values[-1] > STANDSTILL * values[0]
 
 
+def measured(metric: str, recent: Columns, whole: Columns) -> list[float]:
+    """The values of a metric of late, at least two: before a second one nobody knows where it is heading."""
+    tag = f"metric/{metric}"
+    values = recent[tag] if len(recent[tag]) > 1 else whole[tag][-2:]
+    return values if len(values) > 1 else []
+
+
 def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
     """The mean logit of each batch is the same, real or generated, as a last batch norm makes it."""
     gaps, stds = recent["logits/gap"], recent["logits/std"]
@@ -369,12 +380,9 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
         evidence.append(f"samples vary {diversity[-1]:.2f} times as far as the data{within}")
     if coverage and max(coverage) < limits.lost * (best := max(whole["health/coverage"])):
         evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
-    for kinds, tag, limit in (
-        ("classes", "metric/class_kl", limits.class_kl),
-        ("modes", "metric/reverse_kl", limits.mode_kl),
-    ):
-        if stands_above(recent[tag], limit):
-            evidence.append(f"some {kinds} of the data are missing or rare (KL {recent[tag][-1]:.2f})")
+    for kinds, metric, limit in (("classes", "class_kl", limits.class_kl), ("modes", "reverse_kl", limits.mode_kl)):
+        if stands_above(values := measured(metric, recent, whole), limit):
+            evidence.append(f"some {kinds} of the data are missing or rare (KL {values[-1]:.2f})")
     if not evidence:
         return None
     rates, tries = case.rates, ["regularizer=r1"]
@@ -395,7 +403,7 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
         abs(means[name] - reference) <= case.limits.tolerance * (abs(reference) or 1)
         for name, reference in case.references.items()
     )
-    wrong = wrong_samples(case, recent)
+    wrong = wrong_samples(case, recent, whole)
     if not near or wrong is None:
         return None
     evidence = f"the losses stand at their fixed point (generator {means['generator']:.3f}), and yet {wrong}"
@@ -404,25 +412,25 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
     return evidence, cause, case.advice(*tries)
 
 
-def wrong_samples(case: Case, recent: Columns) -> str | None:
+def wrong_samples(case: Case, recent: Columns, whole: Columns) -> str | None:
     """What shows that samples are not the data's, whatever the losses say; None where nothing does."""
-    limits = case.limits
-    if stands_above(recent["metric/pattern_error"], limits.outside):
-        return f"{recent['metric/pattern_error'][-1]:.0%} of the generated values lie outside their range"
-    if stands_above(recent["health/mean_error"], limits.mean_error):
-        return f"the mean sample is {recent['health/mean_error'][-1]:.1f} standard deviations of the data away"
+    outside, error = measured("pattern_error", recent, whole), recent["health/mean_error"]
+    if stands_above(outside, case.limits.outside):
+        return f"{outside[-1]:.0%} of the generated values lie outside their range"
+    if stands_above(error, case.limits.mean_error):
+        return f"the mean sample is {error[-1]:.1f} standard deviations of the data away"
     return None
 
 
 def discriminator_blind(case: Case, recent: Columns, whole: Columns) -> Found:
     """The logits hardly depend on what the discriminator sees, and not because samples are right."""
-    spreads, wrong = recent["logits/std"], wrong_samples(case, recent)
+    spreads, wrong = recent["logits/std"], wrong_samples(case, recent, whole)
     if not spreads or max(spreads) > case.limits.blind or wrong is None:
         return None
     evidence = f"logits of real and generated samples together spread by {spreads[-1]:.1g}, although {wrong}"
     cause = "the discriminator's units are saturated, dead or normalized away"
     tries = ["architecture.discriminator.activation=leaky_relu", "architecture.discriminator.normalization=none"]
-    return evidence, cause, case.advice(*tries)
+    return evidence, cause, case.advice(*tries, case.slower("discriminator"))
 
 
 def dead_units(case: Case, recent: Columns, whole: Columns) -> Found:
@@ -464,7 +472,7 @@ def oscillation(case: Case, recent: Columns, whole: Columns) -> Found:
 
 def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are copies of training samples."""
-    shares = recent["metric/memorised"]
+    shares = measured("memorised", recent, whole)
     if not stands_above(shares, case.limits.memorised):
         return None
     evidence = f"{shares[-1]:.0%} of the samples lie nearer to a training sample than new data do"
@@ -474,7 +482,7 @@ def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
 
 def not_learned(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are wrong, and nothing else tells why."""
-    wrong = wrong_samples(case, recent)
+    wrong = wrong_samples(case, recent, whole)
     if not case.trains_generator or wrong is None:
         return None
     to_try = case.advice(*map(case.slower, case.rates), f"trainer.steps={2 * case.config.trainer.steps}")
