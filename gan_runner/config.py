@@ -38,6 +38,21 @@ FACTS = {
     "optimizer.discriminator": ("params",),
 }
 
+# What the doctor may find, causes before their consequences.
+FINDINGS = (
+    "divergence",
+    "stuck_losses",
+    "range",
+    "discriminator_saturated",
+    "collapse",
+    "fixed_point",
+    "discriminator_blind",
+    "dead_units",
+    "exploding_gradients",
+    "oscillation",
+    "memorisation",
+)
+
 
 class Section(BaseModel):
     """A group whose keys are known."""
@@ -94,6 +109,32 @@ class Trainer(Section):
     objective: str | None
     checkpoint_every: PositiveInt
     keep_checkpoints: PositiveInt
+    stop_on: list[str]
+
+
+class Doctor(Section):
+    """From where on the doctor takes a figure for a sign that something is wrong."""
+
+    samples: Annotated[int, Field(ge=16)]
+    patience: PositiveInt
+    grace: Annotated[float, Field(ge=0, lt=1)]
+    sure: Annotated[float, Field(gt=0.5, lt=1)]
+    vanished: PositiveFloat
+    blind: PositiveFloat
+    stuck_gap: PositiveFloat
+    tolerance: PositiveFloat
+    outside: PositiveFloat
+    reach: PositiveFloat
+    mean_error: PositiveFloat
+    diversity: PositiveFloat
+    lost: PositiveFloat
+    class_kl: PositiveFloat
+    mode_kl: PositiveFloat
+    dead_units: PositiveFloat
+    explosion: PositiveFloat
+    swing: PositiveFloat
+    swings: PositiveInt
+    memorised: PositiveFloat
 
 
 class Evaluation(Section):
@@ -129,6 +170,7 @@ class Config(Section):
     metric: dict[str, dict[str, Any]]
     evaluation: Evaluation
     trainer: Trainer
+    doctor: Doctor | None
     device: Device
 
 
@@ -180,6 +222,10 @@ def check(plain: Mapping[str, Any]) -> Config:
             f"optimizer.warmup_steps={config.optimizer.warmup_steps}: must be below trainer.steps={trainer.steps}",
         ),
         (
+            trainer.stop_on and config.doctor is None,
+            f"trainer.stop_on={trainer.stop_on}: doctor=none finds nothing to stop on; use doctor=default",
+        ),
+        (
             config.resume is not None and config.fork_from is not None,
             "fork_from: cannot be combined with resume; fork_from starts a new run, resume goes on with one",
         ),
@@ -187,6 +233,9 @@ def check(plain: Mapping[str, Any]) -> Config:
     for broken, sentence in rules:
         if broken:
             raise UserError(sentence)
+    for name in trainer.stop_on:
+        if name not in FINDINGS:
+            raise UserError(f"trainer.stop_on: found {name!r}; {did_you_mean(name, FINDINGS)}")
     return config
 
 

@@ -76,6 +76,10 @@ class Logger:
         """A picture, (H, W, 3) uint8."""
         self._events.add(step, summaries.image(tag, picture, dataformats="HWC"))
 
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Markdown for TensorBoard's text tab."""
+        self._events.add(step, summaries.text(tag, text))
+
     def describe(self, config: Mapping[str, Any]) -> None:
         """What does not change during a run: hyperparameters, the layout of the loss chart."""
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in _dotted(config)}

@@ -226,6 +226,8 @@ class Record:
                 print(f"  {tag:28} {value:,.4f}")
         sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.1f}" for name, size in manifest["memory_mib"].items())
         print(f"  {'memory (MiB)':28} {sizes}")
+        if self.trainer.doctor is not None:
+            print(f"  {'health':28} {self.trainer.doctor.report()['verdict']}")
         if status == cli.INTERRUPTED:
             print(f"go on with: python -m gan_runner.train {self.resume_command()}")
         print(self.directory.path, flush=True)

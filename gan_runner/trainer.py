@@ -17,6 +17,7 @@ from gan_runner.config import Config
 from gan_runner.console import Progress, say
 from gan_runner.datasets import Dataset, Gaussian1D
 from gan_runner.devices import Ranks, peak_memory
+from gan_runner.doctor import Case, Doctor, Finding
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Evaluation, choose_objective
 from gan_runner.logger import Logger, Row
@@ -27,6 +28,10 @@ from gan_runner.run_directory import RunDirectory
 
 
 class Diverged(Exception):
+    """The training went off course: a number is not finite, or the doctor found what `trainer.stop_on` names."""
+
+
+class NotFinite(Diverged):
     """A loss or a weight is no longer a finite number."""
 
 
@@ -74,6 +79,7 @@ class Trainer:
         self.step = 0
         self.penalties: dict[str, Tensor] = {}  # the newest value of each regularizer, which may be lazy
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
+        self.doctor: Doctor | None = None  # the main process's alone, while it trains
         self._stop = False
 
     def _parallel(self, objective: nn.Module) -> Callable[..., dict[str, Tensor]]:
@@ -90,6 +96,9 @@ class Trainer:
         settings, k = self.settings, self.settings.discriminator_steps
         self.run, self.logger, self.clock = run, logger, Clock(self.step)
         self.progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
+        if logger is not None and self.config.doctor is not None:
+            case = Case(self.config, self.parts, self.dataset, self.reference_losses())
+            self.doctor = Doctor(case, self.dataset, logger.rows)
         try:
             for step in range(self.step + 1, settings.steps + 1):
                 logs = self._is_time(settings.log_every, step)
@@ -113,6 +122,11 @@ class Trainer:
                 self.step = step
                 self._log_and_sample(discriminator, generator)
                 self._save_and_stop()
+                self._stop_on_findings()
+        except NotFinite as error:
+            if self.doctor is not None:
+                self._tell([self.doctor.diverged(self.step, str(error))])
+            raise
         finally:
             if self.progress is not None:
                 self.progress.close()
@@ -207,11 +221,15 @@ class Trainer:
             row = self._losses(discriminator, generator) | self.clock.speed(step, settings.batch_size)
         if self._is_time(settings.sample_every, step) and self.ranks.is_main:
             row |= self._sample()
+            if self.doctor is not None:
+                row |= self.doctor.examine(self.samples, self.generator_to_sample, self.discriminator)
         if self._is_time(settings.evaluate_every, step) and self.ranks.is_main:
             row |= self._evaluate()
         if row and self.logger is not None and self.progress is not None:
             self.logger.write(step, row)
             self.progress.show(step, row, self.clock.seconds_left(step, settings.steps))
+            if self.doctor is not None and self._is_time(settings.sample_every, step):
+                self._tell(self.doctor.look(self.logger.rows))
             self._keep_if_best(row)
             self.clock.restart(step)
 
@@ -223,6 +241,26 @@ class Trainer:
             self.clock.restart(self.step)
         if stops and not last:
             raise Interrupted
+
+    def _tell(self, findings: Sequence[Finding]) -> None:
+        """Says what the doctor found for the first time, and keeps what it makes of the run."""
+        assert self.run is not None
+        assert self.logger is not None
+        assert self.doctor is not None
+        for finding in findings:
+            say(f"doctor: {finding}")
+            self.logger.text(f"health/{finding.name}", str(finding), finding.step)
+        self.run.write_json("health.json", self.doctor.report())
+
+    def _stop_on_findings(self) -> None:
+        """Saves and ends the run where the doctor found what it is to stop on."""
+        settings = self.settings
+        if not settings.stop_on or self.step == settings.steps or self.step % settings.sample_every:
+            return
+        found = [name for name in self.doctor.present if name in settings.stop_on] if self.doctor is not None else []
+        if self.ranks.any(bool(found)):
+            self._save(must_succeed=False)
+            raise Diverged(f"the doctor found {', '.join(found)}, on which it is to stop")
 
     def _losses(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> Row:
         """What is logged, the same in all processes; the only place where a step waits for the device."""
@@ -241,18 +279,25 @@ class Trainer:
             value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
             tensors["divergence/jsd_estimate"] = (value + math.log(4)) / 2
         tensors |= {k: v for k, v in {**discriminator, **generator}.items() if k.startswith("gradient_norm/")}
+        logits = torch.cat([real, fake])
+        tensors |= {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}
         values = self.ranks.mean(torch.stack([t.float().reshape(()) for t in tensors.values()])).tolist()
         row = dict(zip(tensors, values, strict=True))
         for tag, value in row.items():
             if not math.isfinite(value):
-                raise Diverged(f"{tag} is {value}")
+                raise NotFinite(f"{tag} is {value}")
         row["memory/peak_mib"] = peak_memory(self.ranks.device) / 2**20
         return row
+
+    @property
+    def generator_to_sample(self) -> nn.Module:
+        """The generator's average, where there is one."""
+        return self.generator if self.ema is None else self.ema.module
 
     @torch.no_grad()
     def samples(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the generator (its average, where there is one) makes of CPU inputs in eval mode, on the CPU."""
-        network = self.generator if self.ema is None else self.ema.module
+        network = self.generator_to_sample
         network.eval()
         labels = None if labels is None else self._to_device(labels)
         made = apply(network, self._to_device(z), labels).float().cpu()
@@ -336,7 +381,7 @@ class Trainer:
     def _save(self, must_succeed: bool) -> None:
         """Writes a checkpoint; where the disk is full, says so and goes on with the last good one, if it may."""
         if not all(bool(torch.isfinite(p).all()) for ps in self.parameters.values() for p in ps):
-            raise Diverged("a weight is not finite")
+            raise NotFinite("a weight is not finite")
         if self.penalties:  # each process holds that of its own share; a resumed run starts from the mean
             means = self.ranks.mean(torch.stack(list(self.penalties.values())))
             self.penalties = dict(zip(self.penalties, means.unbind(), strict=True))
@@ -397,7 +442,8 @@ class Trainer:
         """What of a row the schedule asks for at its step, and not only because the run ended there."""
         if row["step"] == self.settings.steps:
             return row
-        every = {"metric": self.settings.evaluate_every, "theory": self.settings.sample_every, "step": 1}
+        sampled = self.settings.sample_every
+        every = {"metric": self.settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
         return {
             tag: value
             for tag, value in row.items()

@@ -76,7 +76,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
     words = [f"experiment={name}", "trainer.steps=3", "trainer.batch_size=2", "trainer.log_every=1", "device=cpu"]
-    words += ["trainer.generator_start=0", "trainer.discriminator_steps=1"]
+    words += ["trainer.generator_start=0", "trainer.discriminator_steps=1", "doctor.samples=16"]
     config = composed(*words)
     words += [f"metric.{metric}.samples=100" for metric in config["metric"]]
     dataset = config["dataset"]["_target_"].rpartition(".")[2]

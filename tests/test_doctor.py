@@ -1,0 +1,396 @@
+"""What the doctor finds in rows written by hand and in small runs, and that watching changes nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from gan_runner import cli
+from gan_runner.build import Facts, build_dataset, build_parts
+from gan_runner.config import FINDINGS, Config, check
+from gan_runner.doctor import SIGNS, Anatomy, Case, Doctor, diagnose, ending, watched_units
+from tests.training import INTRICATE, newest_state, rows, status, train, write_images
+
+DIGITS = Path(__file__).parent / "data" / "mnist"
+LN2 = math.log(2)
+
+# A healthy run: every row, and what each look adds.
+LOGGED: dict[str, Any] = {
+    "loss/discriminator": 1.0,
+    "loss/discriminator_real": 0.5,
+    "loss/discriminator_fake": 0.5,
+    "loss/generator": 1.3,
+    "score/real": 0.7,
+    "score/fake": 0.3,
+    "gradient_norm/generator": 0.5,
+    "gradient_norm/discriminator": 0.5,
+    "logits/std": 1.2,
+    "logits/gap": 0.9,
+}
+SEEN: dict[str, Any] = {
+    "health/lowest": 0.0,
+    "health/highest": 0.0,
+    "health/mean_error": 0.2,
+    "health/diversity": 0.9,
+    "health/coverage": 0.8,
+    "health/dead_units_generator": 0.0,
+    "health/dead_units_discriminator": 0.1,
+}
+AT_LN2 = {f"loss/{name}": LN2 for name in ("discriminator_real", "discriminator_fake", "generator")}
+MNIST = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_tanh")
+NOISE = ("architecture.latent.distribution=normal",)
+
+
+@cache
+def composed(*overrides: str) -> Config:
+    return check(cli.plain(cli.compose(overrides, "train")))
+
+
+@cache
+def a_case(*overrides: str) -> Case:
+    config = composed(*overrides)
+    dataset = build_dataset(config)
+    parts = build_parts(config, Facts.of(dataset), torch.device("cpu"))
+    return Case(config, parts, dataset, {name.removeprefix("loss/"): LN2 for name in AT_LN2})
+
+
+def a_run(changes: dict[str, Any], steps: int = 3000) -> list[dict[str, Any]]:
+    """Rows each 100 steps and looks each 500; a change is a value or a function of the step."""
+    made = []
+    for step in range(100, steps + 1, 100):
+        row = LOGGED | (SEEN if step % 500 == 0 else {})
+        row |= {tag: value for tag, value in changes.items() if tag in LOGGED or step % 500 == 0}
+        made.append({"step": step} | {tag: v(step) if callable(v) else v for tag, v in row.items()})
+    return made
+
+
+def turns(high: float, low: float) -> Callable[[int], float]:
+    return lambda step: high if step // 100 % 2 else low
+
+
+ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
+    "last batch norm": (
+        "stuck_losses",
+        {"logits/gap": 1e-8},
+        ("dataset=pattern", "architecture=mlp_batchnorm"),
+        "BatchNorm1d",
+    ),
+    "relu under the sigmoid": (
+        "range",
+        {"health/lowest": 0.5},
+        ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout"),
+        "ReLU and Dropout",
+    ),
+    "no white": ("range", {"health/highest": -0.5}, MNIST, "50%"),
+    "sure discriminator": (
+        "discriminator_saturated",
+        {"score/real": 0.9999, "score/fake": 1e-5, "gradient_norm/generator": lambda step: 10.0 ** (-step / 500)},
+        (*MNIST, "loss=minimax"),
+        "minimax",
+    ),
+    "one sample": ("collapse", {"health/diversity": 0.05}, NOISE, "0.05"),
+    "ever fewer kinds": ("collapse", {"health/coverage": lambda step: 0.8 - step / 5000}, NOISE, "70%"),
+    "few classes": ("collapse", {"metric/class_kl": 1.1}, MNIST, "1.1"),
+    "few modes": ("collapse", {"metric/reverse_kl": 0.4}, NOISE, "modes"),
+    "imbalance": ("collapse", {"health/diversity": 0.05}, (*NOISE, "optimizer.discriminator.lr=2e-6"), "100 times"),
+    "ln 2, outside": ("fixed_point", AT_LN2 | {"health/lowest": -0.6}, (), "60%"),
+    "ln 2, elsewhere": ("fixed_point", AT_LN2 | {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
+    "ln 2, wrong pattern": ("fixed_point", AT_LN2 | {"metric/pattern_error": 0.96}, (), "96%"),
+    "constant logits": ("discriminator_blind", {"logits/std": 1e-5, "health/mean_error": 4.0}, (), "1e-05"),
+    "dead generator": (
+        "dead_units",
+        {"health/dead_units_generator": 0.8},
+        MNIST,
+        "80% of the units of a layer of the g",
+    ),
+    "dead discriminator": ("dead_units", {"health/dead_units_discriminator": 0.8}, MNIST, "discriminator"),
+    "growing gradient": (
+        "exploding_gradients",
+        {"gradient_norm/discriminator": lambda step: 10.0 ** (step / 500)},
+        (),
+        "discriminator",
+    ),
+    "turns": ("oscillation", {"score/real": turns(0.9, 0.1), "score/fake": turns(0.1, 0.9)}, (), "changed"),
+    "copies": ("memorisation", {"metric/memorised": 0.6}, (), "60%"),
+}
+
+WELL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "nothing": ({}, ()),
+    "ln 2 with right samples": (AT_LN2, ()),
+    "constant logits with right samples": ({"logits/std": 1e-5}, ()),
+    "a discriminator ahead": ({"score/real": 0.95, "score/fake": 0.04}, ()),
+    "a discriminator that was sure at first": (
+        {
+            "score/real": lambda step: 0.9999 if step < 1000 else 0.9,
+            "score/fake": lambda step: 1e-4 if step < 1000 else 0.1,
+        },
+        (),
+    ),
+    "a critic without probabilities": ({"score/real": 1.0, "score/fake": 0.0}, ("loss=wasserstein",)),
+    "diversity on its way up": ({"health/diversity": lambda step: step / 5000}, NOISE),
+    "a range on its way down": ({"health/lowest": lambda step: 900 / step}, ()),
+    "ln 2, samples on their way": (AT_LN2 | {"health/mean_error": lambda step: 6000 / step}, ()),
+    "coverage that wavers": ({"health/coverage": turns(0.6, 0.8)}, NOISE),
+    "classes on their way": ({"metric/class_kl": lambda step: 2 - step / 2000}, MNIST),
+    "a constant input cannot vary": ({"health/diversity": 0.0}, ()),
+    "larger gradients": ({"gradient_norm/generator": lambda step: 1 + step / 100}, ()),
+    "batches that differ by chance": ({"logits/gap": lambda step: 0.01 * (step // 100 % 7)}, ()),
+    "turns of the scores around one half": ({"score/real": turns(0.6, 0.45), "score/fake": turns(0.45, 0.6)}, ()),
+    "no generator": (
+        {"score/real": 0.9999, "score/fake": 1e-5, "health/mean_error": 6.0, "health/lowest": 0.5},
+        ("experiment=pattern_discriminator", "trainer.steps=3000"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_it_finds_what_is_wrong_and_why(name):
+    expected, changes, overrides, told = ILL[name]
+    (finding,) = diagnose(a_run(changes), a_case(*overrides)) or []
+    assert (finding.name, finding.step, finding.resolved) == (expected, 3000, None)
+    assert told in f"{finding.evidence} {finding.cause}"
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_what_it_says_to_try_can_be_typed_and_is_new(name):
+    _, changes, overrides, _ = ILL[name]
+    (finding,) = diagnose(a_run(changes), a_case(*overrides)) or []
+    assert finding.to_try
+    for override in finding.to_try:
+        assert composed(*overrides, override) != composed(*overrides), override
+
+
+@pytest.mark.parametrize("name", WELL)
+def test_it_does_not_cry_wolf(name):
+    changes, overrides = WELL[name]
+    run, case = a_run(changes), a_case(*overrides)
+    for end, row in enumerate(run, 1):
+        if "health/lowest" in row:
+            assert diagnose(run[:end], case) == ([] if row["step"] >= 1500 else None), row["step"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "too_early", "enough"),
+    [
+        ((), 1000, 1500),  # two looks
+        (("trainer.steps=8000",), 2000, 2500),  # less than 0.3 of the run
+        (("trainer.generator_start=1600",), 2500, 3000),  # two looks since the generator trains
+    ],
+)
+def test_it_does_not_judge_too_early(overrides, too_early, enough):
+    case, ill = a_case(*MNIST, *overrides), {"health/lowest": 0.5}
+    assert diagnose(a_run(ill, steps=too_early), case) is None
+    assert [finding.name for finding in diagnose(a_run(ill, steps=enough), case) or []] == ["range"]
+
+
+def test_consequences_are_not_found_beside_their_cause():
+    grey = {"health/lowest": 0.5, "health/diversity": 0.02, "health/mean_error": 4.0}
+    hidden = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
+    assert [finding.name for finding in diagnose(a_run(AT_LN2 | grey), a_case(*hidden)) or []] == ["range"]
+    assert [finding.name for finding in diagnose(a_run(grey), a_case(*MNIST)) or []] == ["collapse"]
+
+
+def test_every_finding_has_its_name_in_the_order_of_the_verdict():
+    assert ("divergence", *SIGNS) == FINDINGS
+    assert {finding for finding, *_ in ILL.values()} == set(SIGNS)
+
+
+def test_a_repaired_twin_comes_first():
+    case = a_case("experiment=mnist_lsgan", f"dataset.root={DIGITS}", "trainer.batch_size=8")
+    (finding,) = diagnose(a_run({"logits/gap": 0.0}), case) or []
+    assert finding.to_try == ["experiment=mnist_lsgan_fixed", "architecture.discriminator.output=[]"]
+
+
+def test_what_healed_is_kept_as_resolved_and_is_not_the_verdict():
+    doctor = Doctor(case := a_case(*NOISE), build_dataset(case.config), [])
+    run = a_run({"health/diversity": lambda step: 0.05 if step < 2000 or step > 3500 else 0.9}, steps=6000)
+    said = []
+    for end, row in enumerate(run, 1):
+        if "health/lowest" in row:
+            said += doctor.look(run[:end])
+            by_step = doctor.report()
+            (entry,) = by_step["findings"] or [{"resolved": "none yet"}]
+            expected = {1000: "none yet", 1500: None, 2000: 2000, 3000: 2000, 6000: None}
+            assert entry["resolved"] == expected.get(row["step"], entry["resolved"]), row["step"]
+            healthy = "too early to tell" if row["step"] < 1500 else "healthy"
+            assert by_step["verdict"] == ("collapse" if entry["resolved"] is None else healthy)
+    assert [(finding.name, finding.step) for finding in said] == [("collapse", 1500)]
+    again = Doctor(case, build_dataset(case.config), run)
+    assert again.report() == doctor.report()
+
+
+# Its figures
+
+
+def test_figures_of_points_against_numpy():
+    noise = np.random.default_rng(0)
+    real = noise.normal(size=(40, 3)) * [3.0, 2.0, 1.0] + [1.0, 0.0, -1.0]
+    made = noise.normal(size=(40, 3)) * [1.5, 2.0, 0.5] + [1.0, 2.0, -1.0]
+    found = Anatomy(torch.tensor(real), None).compare(torch.tensor(made))
+    axes = np.linalg.eigh(np.cov(real.T))[1]  # columns
+    spreads = [(points @ axes).std(0) for points in (real, made)]
+    distances = np.linalg.norm(real[:, None] - real[None], axis=2)
+    radii = np.sort(distances, axis=1)[:, 5]  # the first is the point itself
+    nearest = np.linalg.norm(real[:, None] - made[None], axis=2).min(1)
+    span = real.max() - real.min()
+    assert found == pytest.approx(
+        {
+            "lowest": (made.min() - real.min()) / span,
+            "highest": (made.max() - real.max()) / span,
+            "mean_error": np.sqrt(((made.mean(0) - real.mean(0)) ** 2).mean() / real.var(0, ddof=1).mean()),
+            "diversity": np.prod(spreads[1] / spreads[0]) ** (1 / 3),
+            "coverage": (nearest <= radii).mean(),
+        }
+    )
+
+
+def test_diversity_of_labelled_data_is_within_a_class():
+    labels = torch.arange(200) % 2
+    real = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) + 10 * labels.unsqueeze(1)
+    centres = torch.stack([real[labels == 0].mean(0), real[labels == 1].mean(0)])[labels]
+    one_for_each_class = centres + 0.01 * (real - centres)
+    assert Anatomy(real, labels).compare(one_for_each_class)["diversity"] == pytest.approx(0.01, rel=1e-3)
+    assert Anatomy(real, None).compare(one_for_each_class)["diversity"] > 0.05
+
+
+def test_figures_that_data_without_spread_leave_undefined_are_left_out():
+    assert set(Anatomy(torch.ones(20, 2), None).compare(torch.ones(20, 2))) == {"coverage"}
+
+
+def test_dead_units_are_counted_by_hand():
+    first, second, last = nn.Linear(2, 4), nn.Linear(4, 2), nn.Linear(2, 1)
+    network = nn.Sequential(first, nn.ReLU(), second, nn.Tanh(), last, nn.Sigmoid())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        first.bias.copy_(torch.tensor([-1.0, -1.0, -1.0, 1.0]))  # three of four are 0
+        second.bias.copy_(torch.tensor([20.0, 0.5]))  # one of two is 1
+        last.bias.fill_(50.0)  # the output may be constant
+    with watched_units(network) as shares:
+        network(torch.randn(8, 2))
+    assert shares == [0.75, 0.5]
+    network(torch.randn(8, 2))
+    assert len(shares) == 2  # it watches no longer
+
+
+def test_a_channel_is_dead_where_it_is_dead_everywhere():
+    first = nn.Conv2d(1, 2, 1)
+    network = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 1, 1))
+    first.load_state_dict({"weight": torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), "bias": torch.tensor([-1.0, 0.0])})
+    images = torch.zeros(3, 1, 4, 4)
+    images[1, 0, 2, 2] = 1.0  # one position of one image is enough for the second
+    with watched_units(network) as shares:
+        network(images)
+    assert shares == [0.5]
+
+
+def test_the_layers_after_the_last_weights_are_told():
+    parametrized = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))
+    assert ending(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Sigmoid())) == [
+        "ReLU",
+        "Sigmoid",
+    ]
+    assert ending(nn.Sequential(nn.ReLU(), parametrized, nn.Tanh()))[-1] == "Tanh"
+
+
+# In a run
+
+CANNOT_REACH = (
+    *("experiment=vanilla_mlp", f"dataset.root={DIGITS}", "trainer.log_every=5", "trainer.sample_every=10"),
+    *("trainer.checkpoint_every=30", "trainer.batch_size=8", "metric=[]", "device=cpu"),
+)
+
+
+def health(run: Path) -> dict[str, Any]:
+    return json.loads((run / "health.json").read_text())
+
+
+def test_a_generator_that_cannot_reach_black_is_found_once(tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(run, *CANNOT_REACH, "trainer.steps=60") == cli.COMPLETED
+    found = health(run)
+    assert (found["step"], found["verdict"]) == (60, "range")
+    entry = found["findings"][0]
+    assert entry.keys() == {"name", "step", "evidence", "cause", "try", "resolved"}
+    assert (entry["name"], entry["step"], entry["resolved"]) == ("range", 30, None)
+    assert "ReLU" in entry["cause"]
+    assert entry["try"] == ["experiment=vanilla_mlp_fixed", "architecture.generator.output=[auto]"]
+    assert capfd.readouterr().err.count("doctor: range (step 30)") == 1
+    events = EventAccumulator(str(run))
+    events.Reload()
+    (text,) = events.Tensors("health/range/text_summary")
+    assert text.step == 30
+    assert entry["evidence"] in text.tensor_proto.string_val[0].decode()
+
+
+def test_a_discriminator_that_wins_is_found(tmp_path):
+    words = ("experiment=minimax_mlp", f"dataset.root={DIGITS}", "trainer.steps=200", "trainer.sample_every=20")
+    assert train(tmp_path / "run", *words, "metric=[]", "device=cpu") == cli.COMPLETED
+    assert health(tmp_path / "run")["verdict"] == "discriminator_saturated"
+
+
+def test_a_run_ends_in_the_same_weights_watched_or_not(tmp_path):
+    data = f"dataset.root={write_images(tmp_path / 'data')}"
+    for choice in ("default", "none"):
+        run = tmp_path / choice
+        assert train(run, *INTRICATE, data, "trainer.steps=40", f"doctor={choice}") == cli.COMPLETED
+    watched, alone = newest_state(tmp_path / "default"), newest_state(tmp_path / "none")
+    assert watched.keys() == alone.keys()
+    for name, value in alone.items():
+        assert torch.equal(value, watched[name]) if isinstance(value, torch.Tensor) else value == watched[name], name
+    told = [{k: v for k, v in row.items() if not k.startswith("health/")} for row in rows(tmp_path / "default")]
+    assert told == rows(tmp_path / "none")
+    assert not (tmp_path / "none" / "health.json").exists()
+
+
+def test_a_run_that_went_on_has_found_the_same_and_does_not_repeat_itself(tmp_path, capfd):
+    assert train(tmp_path / "whole", *CANNOT_REACH, "trainer.steps=80") == cli.COMPLETED
+    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=55") == cli.COMPLETED  # a look out of turn
+    capfd.readouterr()
+    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=80") == cli.COMPLETED
+    assert "doctor: range" not in capfd.readouterr().err
+    assert health(tmp_path / "halves") == health(tmp_path / "whole")
+    assert rows(tmp_path / "halves") == rows(tmp_path / "whole")
+
+
+def test_a_run_stops_on_a_finding_and_has_saved(tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == cli.DIVERGED
+    assert status(run)["state"] == "diverged"
+    assert status(run)["step"] == 30
+    assert "range" in status(run)["message"]
+    assert len(list((run / "checkpoints").iterdir())) == 1
+    assert health(run)["verdict"] == "range"
+
+
+def test_numbers_that_are_not_finite_are_a_finding(tmp_path):
+    words = (
+        "optimizer=sgd",
+        "optimizer.discriminator.lr=1e30",
+        "trainer.steps=20",
+        "trainer.log_every=1",
+        "device=cpu",
+    )
+    assert train(tmp_path / "run", *words) == cli.DIVERGED
+    found = health(tmp_path / "run")
+    assert found["verdict"] == "divergence"
+    assert "optimizer.discriminator.lr=1e+29" in found["findings"][0]["try"]
+
+
+def test_a_misspelt_finding_is_refused(refused):
+    assert "did you mean 'collapse'" in refused("trainer.stop_on=[colapse]")
+    assert "doctor=default" in refused("trainer.stop_on=[collapse]", "doctor=none")
+
+
+def test_the_looks_of_a_run_stand_in_rows_of_their_schedule(tmp_path):
+    assert train(tmp_path / "run", "trainer.steps=40", "trainer.sample_every=20", "device=cpu") == cli.COMPLETED
+    looks = [row["step"] for row in rows(tmp_path / "run") if "health/dead_units_discriminator" in row]
+    assert looks == [20, 40]
