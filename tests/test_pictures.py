@@ -35,7 +35,7 @@ def test_a_grid_of_vectors_is_a_strip_for_each():
 
 
 def test_real_samples_stand_beside_generated_ones_class_by_class():
-    """Two classes, two columns a side; real pixels 0.2 (class 0) and 0.4, generated 0.6 and 0.8; class 2 has too few."""
+    """Two columns a side: real pixels 0.2 (class 0) and 0.4, generated 0.6 and 0.8; class 2 has too few."""
     real, real_labels = torch.tensor([0.4, 0.2, 0.2, 0.4, 0.2]), torch.tensor([1, 0, 0, 1, 0])
     made, made_labels = torch.tensor([0.6, 0.8, 0.6, 0.8, 0.5]), torch.tensor([0, 1, 0, 1, 2])
     picture = beside(real.view(5, 1, 1, 1), real_labels, made.view(5, 1, 1, 1), made_labels, columns=2)
