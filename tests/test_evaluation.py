@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from gan_runner import cli
 from gan_runner.checkpoint import parse
 from gan_runner.errors import UserError
 from gan_runner.evaluating import evaluate_runs
+from gan_runner.evaluation import Remembering
 from gan_runner.run_directory import read_objective
-from tests.training import TINY, newest_state, outcome, rows, train
+from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
+DIGITS = Path(__file__).parent / "data" / "mnist"
 STEPS = ("trainer.steps=40", "trainer.evaluate_every=10", "trainer.checkpoint_every=20", *TINY)
 
 
@@ -200,3 +203,57 @@ def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
 def test_what_is_to_be_measured_must_be_said(words):
     with pytest.raises(UserError):
         evaluate(*words)
+
+
+def test_images_that_nothing_knows_are_left_unmeasured_and_it_is_said_what_makes_an_extractor(tmp_path, capsys):
+    root = write_images(tmp_path / "images")
+    words = ["dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1"]
+    architecture = ["architecture=mlp_layernorm", "architecture.generator.hidden=[4]"]
+    assert train(tmp_path / "run", *words, *architecture, *STEPS) == cli.COMPLETED
+    said = capsys.readouterr().err
+    assert "left out for want of an extractor: fid; python -m gan_runner.classifier dataset=" in said
+    assert not any(tag.startswith("metric/") for row in rows(tmp_path / "run") for tag in row)
+
+
+def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
+    """The 200 digits have no test split: half of them stand for what a perfect sampler would have drawn."""
+    run = tmp_path / "run"
+    metrics = ["fid", "class_balance", "label_accuracy"]
+    words = ["dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_conditional"]
+    words += [f"metric=[{','.join(metrics)}]", *(f"metric.{name}.samples=90" for name in metrics)]
+    assert train(run, *words, *STEPS, "trainer.steps=10") == cli.COMPLETED
+    figures = evaluation(run)["figures"]
+    assert figures.keys() == {"fid", "class_kl", "classes_found", "label_accuracy", "class_diversity"}
+    assert all(figure["extractor"] == "digits" and len(figure["extractor_hash"]) == 64 for figure in figures.values())
+    assert {figure["held_out"] for figure in figures.values()} == {"the other half of the training data"}
+    assert {(figure["samples"], figure["real_samples"]) for figure in figures.values()} == {(90, 100)}
+    assert figures["label_accuracy"]["perfect"] > 0.98  # real digits, read as what they are
+    assert figures["label_accuracy"]["value"] < 0.5  # noise, after ten steps
+    assert figures["fid"]["value"] > 10 * figures["fid"]["perfect"]
+    assert (run / "evaluation" / "samples.png").exists()
+
+
+def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
+    looks = []
+
+    class Counting:
+        name, hash, classes = "counting", "1" * 64, 3
+
+        def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            looks.append(len(images))
+            return images.flatten(1)[:, :2].contiguous(), torch.arange(len(images)) % 3
+
+    images = torch.rand(5, 1, 4, 4)
+    first = Remembering(Counting())(images)
+    again = Remembering(Counting())(images)  # as in the next run
+    assert looks == [5]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    Remembering(Counting())(images[:4])
+    images[0, 0, 0, 0] += 1e-6
+    Remembering(Counting())(images)
+    assert looks == [5, 4, 5]
+    for file in (tmp_path / "features").iterdir():
+        file.write_bytes(b"damaged")
+    Remembering(Counting())(images)
+    assert looks == [5, 4, 5, 5]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from gan_runner.pictures import evolution, grid, loss_chart, save, save_animation, shade, theory
+from gan_runner.pictures import beside, evolution, grid, loss_chart, save, save_animation, scatter, shade, theory
 
 GRAY, BLUE, RED = [128, 128, 128], [40, 80, 220], [220, 50, 40]
 
@@ -32,6 +32,25 @@ def test_a_grid_of_vectors_is_a_strip_for_each():
     middles = [[sheet[y, x].tolist() for x in (6, 18, 32, 44)] for y in (6, 20)]
     assert middles == [[[0] * 3, [255] * 3, BLUE, RED], [GRAY, GRAY, [255] * 3, [255] * 3]]
     assert np.array_equal(sheet[:12, :12], np.zeros((12, 12, 3)))
+
+
+def test_real_samples_stand_beside_generated_ones_class_by_class():
+    """Two columns a side: real pixels 0.2 (class 0) and 0.4, generated 0.6 and 0.8; class 2 has too few."""
+    real, real_labels = torch.tensor([0.4, 0.2, 0.2, 0.4, 0.2]), torch.tensor([1, 0, 0, 1, 0])
+    made, made_labels = torch.tensor([0.6, 0.8, 0.6, 0.8, 0.5]), torch.tensor([0, 1, 0, 1, 2])
+    picture = beside(real.view(5, 1, 1, 1), real_labels, made.view(5, 1, 1, 1), made_labels, columns=2)
+    assert picture.shape == (1 + 2 + 1, 4 + 16 + 4, 3)
+    assert [[row[x, 0] for x in (0, 3, 20, 23)] for row in (picture[0], picture[3])] == [
+        [51, 51, 153, 153],
+        [102, 102, 204, 204],
+    ]
+
+
+def test_without_labels_samples_stand_side_by_side_in_their_order():
+    picture = beside(torch.zeros(3, 1, 1, 1), None, torch.ones(2, 1, 1, 1), None, columns=1)
+    assert picture.shape == (1 + 2 + 1, 1 + 16 + 1, 3)
+    assert picture[0, 0].tolist() == [0] * 3
+    assert picture[0, -1].tolist() == [255] * 3
 
 
 def test_values_outside_do_not_look_like_values_inside():
@@ -89,3 +108,9 @@ def test_the_theory_is_drawn_where_the_best_discriminator_is_known():
     picture = theory(x, density, density * 0.5, torch.full((50,), 0.9), best)
     red = np.argwhere(is_near(picture, (214, 39, 40))[100:, :750])  # below the legend
     assert red[:, 1].min() > picture.shape[1] * 0.4
+
+
+def test_a_scatter_shows_the_data_in_gray_and_what_is_generated_in_blue():
+    picture = scatter(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    assert is_near(picture, (191, 191, 191)).any()
+    assert is_near(picture, (31, 119, 180)).any()

@@ -7,7 +7,7 @@ A generator is `forward(z: (B, latent_dim), labels: (B,) | None) -> (B, *shape)`
 
 from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator
 from gan_runner.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from gan_runner.networks.mlp import MLPDiscriminator, MLPGenerator, NoiseGenerator
+from gan_runner.networks.mlp import FourierDiscriminator, MLPDiscriminator, MLPGenerator, NoiseGenerator
 from gan_runner.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ConvGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FourierDiscriminator",
     "MLPDiscriminator",
     "MLPGenerator",
     "NoiseGenerator",

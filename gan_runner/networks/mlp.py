@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
 
-from pydantic import NonNegativeFloat, PositiveInt
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
@@ -88,6 +89,45 @@ class MLPDiscriminator(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, *shape), (B,) -> logits (B,)."""
         return self.layers(concatenate_labels(x.flatten(1), labels, self.num_classes)).squeeze(1)
+
+
+class FourierDiscriminator(MLPDiscriminator):
+    """An MLP of [x, cos Bx, sin Bx], which tells apart what lies closer together than layers see that get x alone.
+
+    B is random and fixed: `features` rows from N(0, scale²), so that waves are about 2π / scale long. Source: Tancik
+    et al., "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains" (2020).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        features: PositiveInt,
+        scale: PositiveFloat,
+        hidden: list[PositiveInt],
+        activation: Activation,
+        negative_slope: NonNegativeFloat,
+    ) -> None:
+        super().__init__(
+            (prod(shape) + 2 * features,),
+            num_classes,
+            hidden=hidden,
+            activation=activation,
+            negative_slope=negative_slope,
+            normalization="none",
+            normalize="before_activation",
+            dropout=0.0,
+            output=[],
+        )
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", scale * torch.randn(features, prod(shape)))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, *shape), (B,) -> logits (B,)."""
+        x = x.flatten(1)
+        phase = x @ self.frequencies.T  # (B, features)
+        return super().forward(torch.cat([x, phase.cos(), phase.sin()], dim=1), labels)
 
 
 class NoiseGenerator(nn.Module):

@@ -6,12 +6,12 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_runner.errors import UserError
-from gan_runner.networks import MLPDiscriminator, MLPGenerator, NoiseGenerator
+from gan_runner.networks import FourierDiscriminator, MLPDiscriminator, MLPGenerator, NoiseGenerator
 from tests.networks.conftest import layers
 
+ACTIVATION: dict[str, Any] = {"activation": "relu", "negative_slope": 0.0}
 PLAIN: dict[str, Any] = {
-    "activation": "relu",
-    "negative_slope": 0.0,
+    **ACTIVATION,
     "normalization": "none",
     "normalize": "before_activation",
     "dropout": 0.0,
@@ -33,6 +33,25 @@ def test_the_label_is_concatenated_one_hot_after_the_data():
         discriminator.layers[0].bias.zero_()
     logits = discriminator(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2, 0]))
     assert logits.tolist() == [321.0, 143.0]
+
+
+def test_fourier_features_stand_beside_the_data():
+    discriminator: Any = FourierDiscriminator((2, 1), 2, features=1, scale=1.0, hidden=[], **ACTIVATION)
+    with torch.no_grad():
+        discriminator.frequencies.copy_(torch.tensor([[0.5, -1.0]]))
+        discriminator.layers[0].weight.copy_(torch.tensor([[1.0, 10.0, 100.0, 1000.0, 0.0, 7.0]]))
+        discriminator.layers[0].bias.zero_()
+    logits = discriminator(torch.tensor([[[3.0], [1.0]], [[0.0], [0.0]]]), torch.tensor([1, 0]))
+    expected = [3 + 10 + 100 * np.cos(0.5) + 1000 * np.sin(0.5) + 7, 100]  # 0.5·3 - 1·1 = 0.5, and the second label
+    np.testing.assert_allclose(logits.detach(), expected, rtol=1e-6)
+
+
+def test_fourier_frequencies_are_fixed_random_and_stored_and_have_the_scale_asked_for():
+    torch.manual_seed(0)
+    discriminator: Any = FourierDiscriminator((2,), 0, features=5000, scale=3.0, hidden=[], **ACTIVATION)
+    assert discriminator.frequencies.std().item() == pytest.approx(3, rel=0.03)
+    assert "frequencies" in discriminator.state_dict()
+    assert [tuple(parameter.shape) for parameter in discriminator.parameters()] == [(1, 10_002), (1,)]
 
 
 @pytest.mark.parametrize(
