@@ -125,7 +125,7 @@ class Evaluation:
             if name in report.failures:
                 continue
             part, ideal = first(metric.samples), ideal_first(metric.samples)
-            truth = real_first(metric.samples) if metric.balanced else real
+            truth = real_first({"all": len(real), "as many": metric.samples, "none": 0}[metric.against])
             show(f"{name}: {len(part):,} samples against {len(truth):,} real ones")
             try:
                 found = metric.measure(part, truth, self.dataset)
@@ -170,13 +170,15 @@ class Evaluation:
     @cached_property
     def _real(self) -> tuple[Samples, Samples, str]:
         """Training samples, samples in the place of a perfect sampler's, and where those come from."""
+        limit = self._config.evaluation.real_samples or max(1, _MOST_REAL // (4 * math.prod(self._facts.shape)))
         wanted = max(metric.samples for metric in self.metrics.values())
-        most = self._config.evaluation.real_samples or max(1, _MOST_REAL // (4 * math.prod(self._facts.shape)))
+        knows = all(metric.against != "all" for metric in self.metrics.values())
+        most = min(limit, wanted) if knows else limit
         held_out = self.dataset.held_out()
         if held_out is not None:
             whence = "fresh samples" if held_out is self.dataset else "data held out from training"
-            return self._take(self.dataset, most, wanted, 0), self._take(held_out, min(wanted, most), wanted, 1), whence
-        both = self._take(self.dataset, most, wanted, 0)
+            return self._take(self.dataset, most, wanted, 0), self._take(held_out, wanted, wanted, 1), whence
+        both = self._take(self.dataset, limit, 2 * wanted, 0)
         half = len(both) // 2
         return both[:half], both[half:], "the other half of the training data"
 
@@ -184,10 +186,8 @@ class Evaluation:
         """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
         count = min(most, len(dataset)) if isinstance(dataset, Sized) else wanted
         values, labels = dataset.batch(0, count, seed)
-        values = self._facts.in_data_units(values.cpu())
-        return Samples(
-            values, None if labels is None else labels.cpu(), self._extractor and Remembering(self._extractor)
-        )
+        extractor = self._extractor and Remembering(self._extractor)
+        return Samples(self._facts.in_data_units(values.cpu()), None if labels is None else labels.cpu(), extractor)
 
     def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
         """The metric's figures of held-out data; none where there are too few of them."""

@@ -248,7 +248,8 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
     first = Remembering(Counting())(images)
     again = Remembering(Counting())(images)  # as in the next run
     assert looks == [5]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert [part.tolist() for part in first if part is not None] == [images.flatten(1)[:, :2].tolist(), [0, 1, 2, 0, 1]]
+    assert [part.tolist() for part in again if part is not None] == [images.flatten(1)[:, :2].tolist(), [0, 1, 2, 0, 1]]
     Remembering(Counting())(images[:4])
     images[0, 0, 0, 0] += 1e-6
     Remembering(Counting())(images)

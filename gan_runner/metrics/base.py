@@ -79,7 +79,9 @@ class Metric(ABC):
 
     goals: ClassVar[Goals]  # what it returns, the main figure first, and which way is better
     needs: ClassVar[Literal["features", "classes"] | None] = None  # what it asks of an extractor
-    balanced: ClassVar[bool] = False  # whether it wants as many real samples as generated ones, and not all there are
+    against: ClassVar[Literal["all", "as many", "none"]] = (
+        "all"  # how many real samples it wants: it may know the truth
+    )
 
     def __init__(self, samples: PositiveInt) -> None:
         self.samples = samples

@@ -18,6 +18,7 @@ class StackedModes(Metric):
 
     goals: ClassVar[Goals] = {"modes": "max", "reverse_kl": "min"}
     needs = "classes"
+    against = "none"
 
     def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
         """For Stacked MNIST."""
@@ -26,7 +27,7 @@ class StackedModes(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """Real samples are not looked at."""
+        """As the base class says."""
         assert isinstance(dataset, StackedMNIST)
         counts = torch.bincount(made.predicted, minlength=dataset.num_modes)
         return {"modes": float((counts > 0).sum()), "reverse_kl": kl(counts, torch.ones(dataset.num_modes))}

@@ -26,7 +26,7 @@ class PrecisionRecall(Metric):
 
     goals: ClassVar[Goals] = {"precision": "max", "recall": "max"}
     needs = "features"
-    balanced = True
+    against = "as many"
 
     def __init__(self, samples: PositiveInt, neighbours: PositiveInt) -> None:
         super().__init__(samples)
@@ -57,7 +57,7 @@ class DensityCoverage(Metric):
 
     goals: ClassVar[Goals] = {"coverage": "max", "density": None}
     needs = "features"
-    balanced = True
+    against = "as many"
 
     def __init__(self, samples: PositiveInt, neighbours: PositiveInt) -> None:
         super().__init__(samples)
@@ -87,7 +87,7 @@ class BirthdayParadox(Metric):
 
     goals: ClassVar[Goals] = {"support_size": "max"}
     needs = "features"
-    balanced = True
+    against = "as many"
 
     def __init__(self, samples: PositiveInt, quantile: Quantile) -> None:
         super().__init__(samples)

@@ -16,6 +16,7 @@ class PatternError(Metric):
     """Of the values of generated patterns: the share outside their range, and the mean distance of all to it."""
 
     goals: ClassVar[Goals] = {"pattern_error": "min", "pattern_distance": "min"}
+    against = "none"
 
     def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
         """For patterns."""
@@ -24,7 +25,7 @@ class PatternError(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """Real samples are not looked at."""
+        """As the base class says."""
         assert isinstance(dataset, Pattern)
         error, distance = pattern_error(made.values, *dataset.bounds())
         return {"pattern_error": error, "pattern_distance": distance}
@@ -34,6 +35,7 @@ class JensenShannon(Metric):
     """The Jensen-Shannon divergence in nats, 0 to ln 2, of a histogram of generated numbers and the true density."""
 
     goals: ClassVar[Goals] = {"jsd": "min"}
+    against = "none"
 
     def __init__(self, samples: PositiveInt, bins: PositiveInt) -> None:
         super().__init__(samples)
@@ -46,7 +48,7 @@ class JensenShannon(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """Real samples are not looked at."""
+        """As the base class says."""
         assert isinstance(dataset, Gaussian1D)
         x, p_data, p_g = densities(made.values.flatten(), dataset, self.bins)
         return {"jsd": jensen_shannon(p_data, p_g, float(x[1] - x[0]))}
@@ -72,6 +74,7 @@ class ModeCoverage(Metric):
         "spread_min": None,
         "spread_max": None,
     }
+    against = "none"
 
     def __init__(self, samples: PositiveInt, radius: Annotated[FiniteFloat, Field(gt=0)]) -> None:
         super().__init__(samples)
@@ -84,7 +87,7 @@ class ModeCoverage(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """Real samples are not looked at."""
+        """As the base class says."""
         assert isinstance(dataset, GaussianMixture)
         mode, good = self._assign(made.values, dataset)
         points, means = made.values.double(), len(dataset.means)
