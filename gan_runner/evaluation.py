@@ -119,39 +119,37 @@ class Evaluation:
             made = self._draw(generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _one_line(error))
+            say(f"warning: nothing could be measured: {_one_line(error)}")
+            return report
         # One for all metrics of this N, so that its features are found once.
         first, ideal_first, real_first = (cache(lambda n, of=side: of[:n]) for side in (made, perfect, real))
         for name, metric in self.metrics.items():
-            if name in report.failures:
-                continue
             part, ideal = first(metric.samples), ideal_first(metric.samples)
             truth = real_first({"all": len(real), "as many": metric.samples, "none": 0}[metric.against])
             show(f"{name}: {len(part):,} samples against {len(truth):,} real ones")
+            extractor = self._extractor if metric.needs else None
             try:
                 found = metric.measure(part, truth, self.dataset)
+                best = self._score_of_perfect(name, metric, ideal, truth)
+                for figure, value in found.items():
+                    report.figures[figure] = Figure(
+                        metric=name,
+                        value=float(value),
+                        perfect=best.get(figure),
+                        goal=metric.goals[figure],
+                        samples=len(part),
+                        real_samples=len(truth),
+                        perfect_samples=len(ideal),
+                        held_out=held_out,
+                        extractor=extractor.name if extractor else None,
+                        extractor_hash=extractor.hash if extractor else None,
+                    )
                 if with_pictures and (picture := metric.picture(part, truth, self.dataset)) is not None:
                     report.pictures[name] = picture
             except Exception as error:
                 report.failures[name] = _one_line(error)
-                continue
-            best = self._score_of_perfect(name, metric, ideal, truth)
-            extractor = self._extractor if metric.needs else None
-            for figure, value in found.items():
-                report.figures[figure] = Figure(
-                    metric=name,
-                    value=float(value),
-                    perfect=best.get(figure),
-                    goal=metric.goals[figure],
-                    samples=len(part),
-                    real_samples=len(truth),
-                    perfect_samples=len(ideal),
-                    held_out=held_out,
-                    extractor=extractor.name if extractor else None,
-                    extractor_hash=extractor.hash if extractor else None,
-                )
-        for name, reason in report.failures.items():
-            say(f"warning: metric {name} failed: {reason}")
-        if with_pictures and not report.failures:
+                say(f"warning: metric {name} failed: {report.failures[name]}")
+        if with_pictures and self._facts.is_image:
             report.pictures["samples"] = beside(real.values, real.labels, made.values, made.labels, _COLUMNS)
         return report
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from gan_runner import cli
+from gan_runner.build import build_dataset
 from gan_runner.checkpoint import parse
+from gan_runner.config import check
 from gan_runner.errors import UserError
 from gan_runner.evaluating import evaluate_runs
-from gan_runner.evaluation import Remembering
+from gan_runner.evaluation import Evaluation, Remembering
 from gan_runner.run_directory import read_objective
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
@@ -85,6 +87,14 @@ def test_a_metric_that_raises_is_recorded_and_survived(tmp_path, capsys):
     assert evaluation(run)["figures"].keys() == {"mean_gap", "mean"}
     assert capsys.readouterr().err.count("metric broken failed: ZeroDivisionError: no such luck") == 4
     assert not any("metric/broken" in row for row in rows(run))
+
+
+def test_samples_that_are_not_finite_fail_every_metric_and_nothing_else():
+    config = check(cli.plain(cli.compose([], "train")))
+    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    report = evaluation(lambda z, labels: torch.full((len(z), 6), math.nan), seed=0, with_pictures=True)
+    assert report.failures == {"pattern": "ValueError: 1000 of 1000 samples are not finite"}
+    assert report.figures == report.pictures == {}
 
 
 def test_an_undefined_figure_is_no_failure(tmp_path):
