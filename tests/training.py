@@ -37,6 +37,10 @@ INTRICATE = (
     "trainer.log_every=5",
     "trainer.sample_every=20",
     "trainer.sample_columns=2",
+    "metric=[neighbours]",
+    "metric.neighbours.samples=16",
+    "trainer.objective=metric/memorised",
+    "trainer.evaluate_every=15",
     "trainer.checkpoint_every=10",
     "device=cpu",
 )
@@ -103,7 +107,7 @@ def newest_state(directory: Path) -> dict[str, Any]:
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Both runs ended bit for bit alike: weights, optimizers, average, penalties, metrics and pictures."""
+    """Both runs ended bit for bit alike: weights, optimizers, average, penalties, figures, findings, pictures."""
     expected, found = newest_state(one), newest_state(other)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
@@ -112,7 +116,9 @@ def assert_same_end(one: Path, other: Path) -> None:
         checkpoint.checkpoints(one / "checkpoints")[-1].name == checkpoint.checkpoints(other / "checkpoints")[-1].name
     )
     assert rows(one) == rows(other)
-    assert (one / "generator.safetensors").read_bytes() == (other / "generator.safetensors").read_bytes()
+    for file in ("generator.safetensors", "checkpoints/best.safetensors", "evaluation.json", "health.json"):
+        assert (one / file).exists() == (other / file).exists()
+        assert not (one / file).exists() or (one / file).read_bytes() == (other / file).read_bytes(), file
     pictures = sorted(path.name for path in (one / "samples").iterdir())
     assert pictures == sorted(path.name for path in (other / "samples").iterdir() if not path.name.startswith("."))
     for name in pictures:
