@@ -4,7 +4,7 @@ import shlex
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,9 +221,10 @@ class Record:
             last |= row
         device, seconds = self.trainer.ranks.device, manifest["wall_seconds"]
         print(f"{STATES[status]} at step {self.trainer.step} in {seconds:.1f} s on {device}")
+        figures = read_json(self.directory.path / "evaluation.json").get("figures", {})
         for tag, value in last.items():
-            if tag.startswith(("loss/", "score/", "divergence/", "metric/", "speed/")):
-                print(f"  {tag:28} {value:,.4f}")
+            if tag.startswith(("loss/", "score/", "divergence/", "theory/", "metric/", "speed/")):
+                print(f"  {tag:28} {value:,.4f}{_context(figures.get(tag.removeprefix('metric/')))}")
         sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.1f}" for name, size in manifest["memory_mib"].items())
         print(f"  {'memory (MiB)':28} {sizes}")
         if self.trainer.doctor is not None:
@@ -237,6 +238,15 @@ class Record:
         foreign = {t.split(".")[0] for t in find_targets(self.planned.plain).values()} - {"gan_runner", "torch"}
         trust = [f"trust=[{','.join(sorted(foreign))}]"] if foreign else []
         return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
+
+
+def _context(figure: Mapping[str, Any] | None) -> str:
+    """What a figure of evaluation.json rests on, for the summary."""
+    if figure is None:
+        return ""
+    perfect = "" if figure["perfect"] is None else f"a perfect sampler {figure['perfect']:,.4f}, "
+    extractor = "" if figure["extractor"] is None else f", {figure['extractor']} {figure['extractor_hash'][:8]}"
+    return f"  ({perfect}N {figure['samples']:,}{extractor})"
 
 
 def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:
