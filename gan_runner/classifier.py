@@ -12,8 +12,7 @@ def classifier(request: cli.Request) -> cli.Outcome:
     """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
     from gan_runner.classification import train_classifier  # imported here: `--help` needs no torch
 
-    plain = {key: value for key, value in request.plain.items() if key != "metric"}  # the dataset's choice for a run
-    print(train_classifier(plain))
+    print(train_classifier(request.plain))
     return cli.Outcome(cli.COMPLETED)
 
 

@@ -14,6 +14,8 @@ from tests.training import status, train
 DIGITS = Path(__file__).parent / "data" / "mnist"  # the first 200 digits of MNIST's training set
 EXPERIMENTS = {path.stem: path for path in sorted((cli.CONF / "experiment").glob("*.yaml"))}
 
+RING_OR_GRID = {f"dataset.{key}" for key in ("_target_", "modes", "radius", "side", "spacing", "std")}
+
 # The keys in which a recipe differs from the one it builds on.
 TWINS = {
     ("vanilla_mlp", "vanilla_mlp_fixed"): {"architecture.generator.output", "architecture.discriminator.output"},
@@ -34,6 +36,14 @@ TWINS = {
         "metric.label_accuracy._target_",
         "metric.label_accuracy.samples",
     },
+<<<<<<< HEAD
+=======
+    ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
+    ("ring_plain", "grid_plain"): RING_OR_GRID,
+    ("ring_best", "grid_best"): RING_OR_GRID
+    | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr"}
+    | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
+>>>>>>> data
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
 # Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
@@ -44,6 +54,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "mnist_lsgan": {"lr": (2e-4, 2e-4), "betas": [0.5, 0.999], "batch_size": 512, "steps": 50 * (60_000 // 512)},
     "mnist_mlp": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
     "mnist_cnn": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
+    "ring_plain": {"lr": (1e-4, 1e-4), "batch_size": 100},
     "celeba_mlp": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
     "celeba_cnn": {"lr": (1e-4, 1e-4), "betas": [0.9, 0.999]},
 }
