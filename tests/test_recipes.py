@@ -36,14 +36,10 @@ TWINS = {
         "metric.label_accuracy._target_",
         "metric.label_accuracy.samples",
     },
-<<<<<<< HEAD
-=======
-    ("mnist_mlp", "mnist_conditional"): {"architecture.conditional"},
     ("ring_plain", "grid_plain"): RING_OR_GRID,
     ("ring_best", "grid_best"): RING_OR_GRID
     | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr"}
     | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
->>>>>>> data
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
 # Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
