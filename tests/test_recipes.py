@@ -38,7 +38,7 @@ TWINS = {
     },
     ("ring_plain", "grid_plain"): RING_OR_GRID,
     ("ring_best", "grid_best"): RING_OR_GRID
-    | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr"}
+    | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr", "trainer.steps"}
     | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
