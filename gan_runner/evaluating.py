@@ -128,7 +128,8 @@ def table_of_one(report: Report) -> "Table":
         better = {"min": "lower", "max": "higher", None: ""}[f.goal]
         extractor = f"{f.extractor} {(f.extractor_hash or '')[:8]}" if f.extractor else ""
         perfect = f"{number(f.perfect)} (N {f.perfect_samples:,})"
-        row = (name, number(f.value), perfect, better, f"{f.samples:,}", f"{f.real_samples:,}", f.held_out, extractor)
+        real = f"{f.real_samples:,}" if f.real_samples else "the truth"
+        row = (name, number(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor)
         table.add_row(*row)
     for name, reason in report.failures.items():
         table.add_row(name, "failed", reason)

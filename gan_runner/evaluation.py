@@ -126,7 +126,7 @@ class Evaluation:
         for name, metric in self.metrics.items():
             part, ideal = first(metric.samples), ideal_first(metric.samples)
             truth = real_first({"all": len(real), "as many": metric.samples, "none": 0}[metric.against])
-            show(f"{name}: {len(part):,} samples against {len(truth):,} real ones")
+            show(f"{name}: {len(part):,} samples against {f'{len(truth):,} real ones' if len(truth) else 'the truth'}")
             extractor = self._extractor if metric.needs else None
             try:
                 found = metric.measure(part, truth, self.dataset)
