@@ -4,7 +4,7 @@ import shlex
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from gan_runner.console import say
 from gan_runner.datasets import Dataset
 from gan_runner.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.errors import UserError
+from gan_runner.evaluation import Figure
 from gan_runner.logger import Logger, Row, read_metrics
 from gan_runner.manifest import environment
 from gan_runner.randomness import rng
@@ -221,7 +222,7 @@ class Record:
             last |= row
         device, seconds = self.trainer.ranks.device, manifest["wall_seconds"]
         print(f"{STATES[status]} at step {self.trainer.step} in {seconds:.1f} s on {device}")
-        figures = read_json(self.directory.path / "evaluation.json").get("figures", {})
+        figures = self.trainer.report.figures
         for tag, value in last.items():
             if tag.startswith(("loss/", "score/", "divergence/", "theory/", "metric/", "speed/")):
                 print(f"  {tag:28} {value:,.4f}{_context(figures.get(tag.removeprefix('metric/')))}")
@@ -240,13 +241,13 @@ class Record:
         return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
 
 
-def _context(figure: Mapping[str, Any] | None) -> str:
-    """What a figure of evaluation.json rests on, for the summary."""
+def _context(figure: Figure | None) -> str:
+    """What a figure rests on, for the summary."""
     if figure is None:
         return ""
-    perfect = "" if figure["perfect"] is None else f"a perfect sampler {figure['perfect']:,.4f}, "
-    extractor = "" if figure["extractor"] is None else f", {figure['extractor']} {figure['extractor_hash'][:8]}"
-    return f"  ({perfect}N {figure['samples']:,}{extractor})"
+    perfect = "" if figure.perfect is None else f"a perfect sampler {figure.perfect:,.4f}, "
+    extractor = "" if figure.extractor_hash is None else f", {figure.extractor} {figure.extractor_hash[:8]}"
+    return f"  ({perfect}N {figure.samples:,}{extractor})"
 
 
 def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:

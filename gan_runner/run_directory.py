@@ -192,10 +192,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_objective(path: Path) -> float | None:
     """The best value of the figure that the run in `path` is judged by: NaN where it is undefined, None without one."""
-    objective = read_json(path / "evaluation.json").get("objective")
+    file = path / "evaluation.json"
+    objective = validate(dict[str, Any] | None, read_json(file).get("objective"), f"{file}: objective")
     if objective is None:
         return None
-    return math.nan if objective["value"] is None else float(objective["value"])
+    value = validate(float | None, objective.get("value"), f"{file}: objective.value")
+    return math.nan if value is None else value
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

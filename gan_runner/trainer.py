@@ -19,7 +19,7 @@ from gan_runner.datasets import Dataset, Gaussian1D
 from gan_runner.devices import Ranks, peak_memory
 from gan_runner.doctor import Case, Doctor, Finding
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Evaluation, choose_objective
+from gan_runner.evaluation import Evaluation, Report, choose_objective
 from gan_runner.logger import Logger, Row
 from gan_runner.metrics import Goal
 from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
@@ -79,6 +79,7 @@ class Trainer:
         self.step = 0
         self.penalties: dict[str, Tensor] = {}  # the newest value of each regularizer, which may be lazy
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
+        self.report = Report()  # of the newest evaluation
         self.doctor: Doctor | None = None  # the main process's alone, while it trains
         self._stop = False
 
@@ -341,7 +342,7 @@ class Trainer:
         assert self.logger is not None
         assert self.evaluation is not None
         last = self.step == self.settings.steps
-        report = self.evaluation(self._generate, self.config.seed, with_pictures=last)
+        report = self.report = self.evaluation(self._generate, self.config.seed, with_pictures=last)
         if not report.figures and not report.failures:
             return {}
         row = report.row()
@@ -390,8 +391,7 @@ class Trainer:
         try:
             self.logger.flush()
             if self.trains_generator:
-                network = self.generator if self.ema is None else self.ema.module
-                weights = checkpoint.dump(network.state_dict())
+                weights = checkpoint.dump(self.generator_to_sample.state_dict())
                 checkpoint.write_atomically(self.run.path / "generator.safetensors", weights)
             checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.settings.keep_checkpoints)
             self.run.write_json("status.json", {"state": "running", "step": self.step})
