@@ -1,7 +1,6 @@
 """The training of the classifiers that metrics look through."""
 
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from gan_runner.build import Facts
 from gan_runner.checkpoint import dump, write_atomically
 from gan_runner.config import Device, Section, component, validate
-from gan_runner.console import Progress, say
+from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.errors import UserError
 from gan_runner.extractors import SMALLEST_SIDE, About, Network, cached
@@ -117,7 +116,7 @@ def fit(dataset: ArrayDataset, rows: Tensor, settings: Training, device: torch.d
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
-    progress, begun = Progress(0, steps), time.perf_counter()
+    progress = Progress("step", steps)
     try:
         for step in range(steps):
             epoch, position = divmod(step, len(rows) // size)
@@ -134,8 +133,7 @@ def fit(dataset: ArrayDataset, rows: Tensor, settings: Training, device: torch.d
             optimizer.step()
             schedule.step()
             if (step + 1) % _SHOWN_EVERY == 0:
-                seconds_left = (time.perf_counter() - begun) / (step + 1) * (steps - step - 1)
-                progress.show(step + 1, {"loss/classifier": float(loss.detach())}, seconds_left)
+                progress.show(step + 1, in_short({"loss/classifier": float(loss.detach())}))
     finally:
         progress.close()
     return network

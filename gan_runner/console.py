@@ -1,8 +1,9 @@
-"""What a run says while it trains, on standard error; standard output ends with the run directory."""
+"""What a run says while it works, on standard error; standard output ends with the run directory."""
 
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,8 @@ _SHOWN = {
     "D(G(z))": "score/fake",
     "images/s": "speed/images_per_second",
 }
-_LINES = 20  # how many lines a run prints where there is no terminal
+_LINES = 20  # how many lines a work prints where there is no terminal
+_PAUSE = 15.0  # seconds of silence at least between the lines of a part
 
 
 def say(message: str) -> None:
@@ -23,34 +25,51 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-class Progress:
-    """A bar with the time left on a terminal, plain lines elsewhere."""
+def in_short(row: Mapping[str, float]) -> str:
+    """The figures of a row that are worth looking at while they change."""
+    return "  ".join(f"{name} {row[tag]:.4g}" for name, tag in _SHOWN.items() if tag in row)
 
-    def __init__(self, done: int, steps: int) -> None:
-        self._steps, self._lines = steps, done * _LINES // steps
-        self._bar: Any = None
-        if sys.stderr.isatty():
+
+class Progress:
+    """Work of `total` units, of which `done` are: a bar with the time left on a terminal, plain lines elsewhere.
+
+    A `part` of other work has its bar below that one's while it lasts, and says less where there are lines.
+    """
+
+    def __init__(self, unit: str, total: int, done: int = 0, part_of: "Progress | None" = None) -> None:
+        self._unit, self._total, self._first = unit, total, done
+        self._lines, self._pause = done * _LINES // total, 0.0 if part_of is None else _PAUSE
+        self._begun = self._said = time.perf_counter()
+        self._bar: Any = None if part_of is None else part_of._bar
+        self._is_part = part_of is not None
+        if part_of is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-            self._bar = Bar(
-                *columns, TimeRemainingColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
-            )
-            self._task = self._bar.add_task("", total=steps, completed=done)
+            columns = (TextColumn("{task.fields[unit]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, *left, console=Console(stderr=True))
             self._bar.start()
-
-    def show(self, step: int, row: Mapping[str, float], seconds_left: float) -> None:
-        """Called at each step that has something to show."""
-        values = "  ".join(f"{name} {row[tag]:.4g}" for name, tag in _SHOWN.items() if tag in row)
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=values)
-        elif step * _LINES // self._steps > self._lines:
-            self._lines = step * _LINES // self._steps
-            say(f"step {step}/{self._steps}  {values}  {math.ceil(seconds_left)} s left")
+            self._task = self._bar.add_task("", total=total, completed=done, unit=unit)
+
+    def show(self, done: int, text: str) -> None:
+        """Called where there is something to show: so many units are done, and `text`."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=text)
+            return
+        now, lines = time.perf_counter(), done * _LINES // self._total
+        if lines > self._lines and now - self._said >= self._pause:
+            self._lines, self._said = lines, now
+            left = (now - self._begun) / (done - self._first) * (self._total - done)
+            say(f"{self._unit} {done}/{self._total}  {text}  {math.ceil(left)} s left")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        if self._is_part:
+            self._bar.remove_task(self._task)
+        else:
             self._bar.stop()

@@ -105,7 +105,7 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
         raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, metric=[fid,neighbours]")
     say(f"{path}: {', '.join(evaluation.metrics)}")
     seed = config.seed if settings.seed is None else settings.seed
-    report = evaluation(generator, seed, with_pictures=True, show=say)
+    report = evaluation(generator, seed, with_pictures=True)
 
     content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
     before = read_json(path / "evaluation.json")

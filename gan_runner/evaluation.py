@@ -20,7 +20,7 @@ from gan_runner.build import Facts, draw_latent
 from gan_runner.cache import cache_folder
 from gan_runner.checkpoint import write_atomically
 from gan_runner.config import Config, find_component
-from gan_runner.console import say
+from gan_runner.console import Progress, say
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.extractors import find_extractor, how_to_make
@@ -32,6 +32,7 @@ Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> sampl
 
 _MOST_REAL = 2**30  # bytes of real samples that are held in memory where no number is given
 _CHUNK = 2**22  # numbers in a chunk of generated samples
+_LOOK = 1024  # images that the extractor looks at between two signs of progress
 _COLUMNS = 8  # of each half of the picture of real and generated samples
 
 
@@ -85,6 +86,8 @@ class Evaluation:
         self._facts = Facts.of(dataset)
         self._extractor: Extractor | None = None
         self._perfect: dict[str, dict[str, float]] = {}
+        self._done = 0
+        self._progress: Progress | None = None
         metrics: dict[str, Metric] = {name: find_component(config, f"metric.{name}").build() for name in config.metric}
         for name, metric in metrics.items():
             if reason := metric.unfit(dataset, config.architecture.conditional):
@@ -107,27 +110,35 @@ class Evaluation:
         """Every figure that is computed, and which way is better."""
         return {figure: goal for metric in self.metrics.values() for figure, goal in metric.goals.items()}
 
-    def __call__(
-        self, generate: Generate, seed: int, with_pictures: bool, show: Callable[[str], None] = lambda _: None
-    ) -> Report:
-        """Measures what `generate` makes of the noise that belongs to `seed`; `show` hears what is under way."""
+    def __call__(self, generate: Generate, seed: int, with_pictures: bool, part_of: Progress | None = None) -> Report:
+        """Measures what `generate` makes of the noise that belongs to `seed`, perhaps as a part of other work."""
         report = Report()
         if not self.metrics:
             return report
+        self._done, self._progress = 0, None
         try:
             real, perfect, held_out = self._real
-            made = self._draw(generate, seed)
+            self._progress = Progress("evaluated", self._work(len(real)), part_of=part_of)
+            self._measure(report, self._draw(generate, seed), real, perfect, held_out, with_pictures)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _one_line(error))
             say(f"warning: nothing could be measured: {_one_line(error)}")
-            return report
+        finally:
+            if self._progress is not None:
+                self._progress.close()
+        return report
+
+    def _measure(
+        self, report: Report, made: Samples, real: Samples, perfect: Samples, held_out: str, with_pictures: bool
+    ) -> None:
+        """Adds to `report` what each metric says of the samples `made`, or why it fails."""
         # One for all metrics of this N, so that its features are found once.
         first, ideal_first, real_first = (cache(lambda n, of=side: of[:n]) for side in (made, perfect, real))
         for name, metric in self.metrics.items():
             part, ideal = first(metric.samples), ideal_first(metric.samples)
-            truth = real_first({"all": len(real), "as many": metric.samples, "none": 0}[metric.against])
-            show(f"{name}: {len(part):,} samples against {f'{len(truth):,} real ones' if len(truth) else 'the truth'}")
+            truth = real_first(_wanted(metric, len(real)))
             extractor = self._extractor if metric.needs else None
+            self._advance(0, name)
             try:
                 found = metric.measure(part, truth, self.dataset)
                 best = self._score_of_perfect(name, metric, ideal, truth)
@@ -149,9 +160,25 @@ class Evaluation:
             except Exception as error:
                 report.failures[name] = _one_line(error)
                 say(f"warning: metric {name} failed: {report.failures[name]}")
+            self._advance(metric.samples, name)
         if with_pictures and self._facts.is_image:
             report.pictures["samples"] = beside(real.values, real.labels, made.values, made.labels, _COLUMNS)
-        return report
+
+    def _work(self, real: int) -> int:
+        """How many samples there are to draw, to look at (by the extractor) and to measure, each metric's apart."""
+        looks = {
+            (side, count)
+            for metric in self.metrics.values()
+            for side, count in (("made", metric.samples), ("perfect", metric.samples), ("real", _wanted(metric, real)))
+            if metric.needs and not (side == "perfect" and self._perfect)
+        }
+        samples = [metric.samples for metric in self.metrics.values()]
+        return max(samples) + sum(samples) + sum(count for _, count in looks)
+
+    def _advance(self, count: int, text: str) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress.show(self._done, text)
 
     def _draw(self, generate: Generate, seed: int) -> Samples:
         """As many samples as any metric wants; a conditional generator is asked for the data's labels."""
@@ -163,7 +190,9 @@ class Evaluation:
         for start in range(0, count, chunk):
             z = draw_latent(self._config.architecture.latent, min(chunk, count - start), noise)
             made.append(generate(z, None if labels is None else labels[start : start + chunk]))
-        return Samples(torch.cat(made), labels, self._extractor)
+            self._advance(len(z), "sampling")
+        extractor = self._extractor and Looking(self._extractor, self._advance, remembers=False)
+        return Samples(torch.cat(made), labels, extractor)
 
     @cached_property
     def _real(self) -> tuple[Samples, Samples, str]:
@@ -184,7 +213,7 @@ class Evaluation:
         """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
         count = min(most, len(dataset)) if isinstance(dataset, Sized) else wanted
         values, labels = dataset.batch(0, count, seed)
-        extractor = self._extractor and Remembering(self._extractor)
+        extractor = self._extractor and Looking(self._extractor, self._advance, remembers=True)
         return Samples(self._facts.in_data_units(values.cpu()), None if labels is None else labels.cpu(), extractor)
 
     def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
@@ -198,23 +227,30 @@ class Evaluation:
         return self._perfect[name]
 
 
-class Remembering:
-    """An extractor that looks only once at images it meets again, in this run or another: the real ones."""
+class Looking:
+    """An extractor that tells how far it has come, as `advance(count, text)`.
 
-    def __init__(self, extractor: Extractor) -> None:
+    One that `remembers` looks only once at images it meets again, in this run or another: the real ones.
+    """
+
+    def __init__(self, extractor: Extractor, advance: Callable[[int, str], None], remembers: bool) -> None:
         self.name, self.hash, self.classes = extractor.name, extractor.hash, extractor.classes
-        self._extractor = extractor
+        self._extractor, self._advance, self._remembers = extractor, advance, remembers
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """As the extractor itself; kept in the cache folder under the hash of what goes into it."""
+        if not self._remembers:
+            return self._look(images)
         content = hashlib.sha256(json.dumps([self.hash, list(images.shape)]).encode())
         content.update(images.contiguous().numpy().data)
         path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
         try:
             kept = safetensors.torch.load(path.read_bytes())
-            return kept["features"], kept.get("classes")
+            features, classes = kept["features"], kept.get("classes")
+            self._advance(len(images), self.name)
+            return features, classes
         except (OSError, safetensors.SafetensorError, KeyError):
-            features, classes = self._extractor(images)
+            features, classes = self._look(images)
         kept = {"features": features} | ({} if classes is None else {"classes": classes})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,6 +258,20 @@ class Remembering:
         except OSError as error:
             say(f"warning: {path}: cannot be kept: {error.strerror}")
         return features, classes
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, classes = [], []
+        for chunk in images.split(_LOOK):
+            seen, kinds = self._extractor(chunk)
+            features.append(seen)
+            classes += [] if kinds is None else [kinds]
+            self._advance(len(chunk), self.name)
+        return torch.cat(features), torch.cat(classes) if classes else None
+
+
+def _wanted(metric: Metric, real: int) -> int:
+    """How many of so many real samples the metric is to see."""
+    return {"all": real, "as many": min(metric.samples, real), "none": 0}[metric.against]
 
 
 def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, Goal] | None:

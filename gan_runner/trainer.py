@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gan_runner import checkpoint, pictures, theory
 from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
 from gan_runner.config import Config
-from gan_runner.console import Progress, say
+from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import Dataset, Gaussian1D
 from gan_runner.devices import Ranks, peak_memory
 from gan_runner.doctor import Case, Doctor, Finding
@@ -96,7 +96,7 @@ class Trainer:
         """
         settings, k = self.settings, self.settings.discriminator_steps
         self.run, self.logger, self.clock = run, logger, Clock(self.step)
-        self.progress = Progress(self.step, settings.steps) if self.ranks.is_main else None
+        self.progress = Progress("step", settings.steps, self.step) if self.ranks.is_main else None
         if logger is not None and self.config.doctor is not None:
             case = Case(self.config, self.parts, self.dataset, self.reference_losses())
             self.doctor = Doctor(case, self.dataset, logger.rows)
@@ -228,7 +228,7 @@ class Trainer:
             row |= self._evaluate()
         if row and self.logger is not None and self.progress is not None:
             self.logger.write(step, row)
-            self.progress.show(step, row, self.clock.seconds_left(step, settings.steps))
+            self.progress.show(step, in_short(row))
             if self.doctor is not None and self._is_time(settings.sample_every, step):
                 self._tell(self.doctor.look(self.logger.rows))
             self._keep_if_best(row)
@@ -342,7 +342,7 @@ class Trainer:
         assert self.logger is not None
         assert self.evaluation is not None
         last = self.step == self.settings.steps
-        report = self.report = self.evaluation(self._generate, self.config.seed, with_pictures=last)
+        report = self.report = self.evaluation(self._generate, self.config.seed, last, self.progress)
         if not report.figures and not report.failures:
             return {}
         row = report.row()
@@ -471,10 +471,10 @@ class Trainer:
 
 
 class Clock:
-    """Speed since the last pause, and the time left."""
+    """Speed since the last pause, and the time since the beginning."""
 
     def __init__(self, step: int) -> None:
-        self._first, self._begun = step, time.perf_counter()
+        self._begun = time.perf_counter()
         self.restart(step)
 
     def restart(self, step: int) -> None:
@@ -486,10 +486,6 @@ class Clock:
         now = time.perf_counter()
         images = (step - self._step) * batch_size
         return {"speed/images_per_second": images / (now - self._since), "time/seconds": now - self._begun}
-
-    def seconds_left(self, step: int, steps: int) -> float:
-        """At the pace so far, pauses included."""
-        return (time.perf_counter() - self._begun) / (step - self._first) * (steps - step)
 
 
 def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from gan_runner.checkpoint import parse
 from gan_runner.config import check
 from gan_runner.errors import UserError
 from gan_runner.evaluating import evaluate_runs
-from gan_runner.evaluation import Evaluation, Remembering
+from gan_runner.evaluation import Evaluation, Looking
 from gan_runner.run_directory import read_objective
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
@@ -254,17 +255,64 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
             looks.append(len(images))
             return images.flatten(1)[:, :2].contiguous(), torch.arange(len(images)) % 3
 
-    images = torch.rand(5, 1, 4, 4)
-    first = Remembering(Counting())(images)
-    again = Remembering(Counting())(images)  # as in the next run
+    images, told = torch.rand(5, 1, 4, 4), []
+
+    def look(images: Tensor) -> list[list[float]]:
+        extractor = Looking(Counting(), lambda count, text: told.append(count), remembers=True)  # of another run each
+        return [part.tolist() for part in extractor(images) if part is not None]
+
+    first, again = look(images), look(images)
     assert looks == [5]
-    assert [part.tolist() for part in first if part is not None] == [images.flatten(1)[:, :2].tolist(), [0, 1, 2, 0, 1]]
-    assert [part.tolist() for part in again if part is not None] == [images.flatten(1)[:, :2].tolist(), [0, 1, 2, 0, 1]]
-    Remembering(Counting())(images[:4])
+    assert first == again == [images.flatten(1)[:, :2].tolist(), [0, 1, 2, 0, 1]]
+    look(images[:4])
     images[0, 0, 0, 0] += 1e-6
-    Remembering(Counting())(images)
+    look(images)
     assert looks == [5, 4, 5]
     for file in (tmp_path / "features").iterdir():
         file.write_bytes(b"damaged")
-    Remembering(Counting())(images)
+    look(images)
     assert looks == [5, 4, 5, 5]
+    assert told == [5, 5, 4, 5, 5]  # what is remembered is done, too
+    generated = Looking(Counting(), lambda *_: None, remembers=False)
+    generated(images)
+    generated(images)
+    assert looks[4:] == [5, 5]
+
+
+class Hears:
+    """A `Progress` that keeps what it is shown."""
+
+    heard: ClassVar[list[tuple[int, int, str]]] = []
+
+    def __init__(self, unit: str, total: int, part_of: object = None) -> None:
+        self.total = total
+
+    def show(self, done: int, text: str) -> None:
+        self.heard.append((done, self.total, text))
+
+    def close(self) -> None:
+        self.heard.append((-1, self.total, "closed"))
+
+
+def test_the_work_of_an_evaluation_is_known_before_it_starts(tmp_path, monkeypatch):
+    """All that is drawn, looked at and measured adds up to what was announced, in the first evaluation and later."""
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
+    monkeypatch.setattr("gan_runner.evaluation.Progress", Hears)
+    words = [
+        "dataset=mnist",
+        f"dataset.root={DIGITS}",
+        "architecture=mlp_tanh",
+        "metric=[fid,class_balance,neighbours]",
+    ]
+    words += [f"metric.{name}.samples={n}" for name, n in (("fid", 100), ("class_balance", 100), ("neighbours", 20))]
+    config = check(cli.plain(cli.compose(words, "train")))
+    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    for _ in range(2):
+        Hears.heard = []
+        report = evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), seed=0, with_pictures=False)
+        assert report.failures == {}
+        *told, (done, total, _), last = Hears.heard
+        assert done == total
+        assert {announced for _, announced, _ in told} == {total}
+        assert [done for done, *_ in told] == sorted(done for done, *_ in told)
+        assert last == (-1, total, "closed")
