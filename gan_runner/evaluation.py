@@ -7,7 +7,7 @@ begins. A metric that fails is reported, and ends nothing.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -21,16 +21,15 @@ from gan_runner.cache import cache_folder
 from gan_runner.checkpoint import write_atomically
 from gan_runner.config import Config, find_component
 from gan_runner.console import Progress, say
-from gan_runner.datasets import Dataset
+from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.extractors import find_extractor, how_to_make
-from gan_runner.metrics import Extractor, Goal, Metric, Samples
+from gan_runner.metrics import Extractor, Goal, Metric, Rows, Samples, Stored
 from gan_runner.pictures import Picture, beside
 from gan_runner.randomness import rng
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU
 
-_MOST_REAL = 2**30  # bytes of real samples that are held in memory where no number is given
 _CHUNK = 2**22  # numbers in a chunk of generated samples
 _LOOK = 1024  # images that the extractor looks at between two signs of progress
 _COLUMNS = 8  # of each half of the picture of real and generated samples
@@ -162,7 +161,7 @@ class Evaluation:
                 say(f"warning: metric {name} failed: {report.failures[name]}")
             self._advance(metric.samples, name)
         if with_pictures and self._facts.is_image:
-            report.pictures["samples"] = beside(real.values, real.labels, made.values, made.labels, _COLUMNS)
+            report.pictures["samples"] = beside(real.rows, real.labels, made.values, made.labels, _COLUMNS)
 
     def _work(self, real: int) -> int:
         """How many samples there are to draw, to look at (by the extractor) and to measure, each metric's apart."""
@@ -197,10 +196,10 @@ class Evaluation:
     @cached_property
     def _real(self) -> tuple[Samples, Samples, str]:
         """Training samples, samples in the place of a perfect sampler's, and where those come from."""
-        limit = self._config.evaluation.real_samples or max(1, _MOST_REAL // (4 * math.prod(self._facts.shape)))
         wanted = max(metric.samples for metric in self.metrics.values())
         knows = all(metric.against != "all" for metric in self.metrics.values())
-        most = min(limit, wanted) if knows else limit
+        limit = self._config.evaluation.real_samples
+        most = wanted if knows and (limit is None or wanted < limit) else limit
         held_out = self.dataset.held_out()
         if held_out is not None:
             whence = "fresh samples" if held_out is self.dataset else "data held out from training"
@@ -209,12 +208,16 @@ class Evaluation:
         half = len(both) // 2
         return both[:half], both[half:], "the other half of the training data"
 
-    def _take(self, dataset: Dataset, most: int, wanted: int, seed: int) -> Samples:
+    def _take(self, dataset: Dataset, most: int | None, wanted: int, seed: int) -> Samples:
         """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
-        count = min(most, len(dataset)) if isinstance(dataset, Sized) else wanted
+        look = self._extractor and Looking(self._extractor, self._advance, remembers=True)
+        if isinstance(dataset, ArrayDataset) and self._facts.is_image:  # there may be more than fit into memory
+            indices = dataset.order(seed, 0)[:most]
+            labels = None if dataset.labels is None else dataset.labels[indices].cpu()
+            return Samples(Stored(dataset, indices, self._facts.in_data_units), labels, look)
+        count = min(most or len(dataset), len(dataset)) if isinstance(dataset, Sized) else wanted
         values, labels = dataset.batch(0, count, seed)
-        extractor = self._extractor and Looking(self._extractor, self._advance, remembers=True)
-        return Samples(self._facts.in_data_units(values.cpu()), None if labels is None else labels.cpu(), extractor)
+        return Samples(self._facts.in_data_units(values.cpu()), None if labels is None else labels.cpu(), look)
 
     def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
         """The metric's figures of held-out data; none where there are too few of them."""
@@ -237,12 +240,13 @@ class Looking:
         self.name, self.hash, self.classes = extractor.name, extractor.hash, extractor.classes
         self._extractor, self._advance, self._remembers = extractor, advance, remembers
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, images: Rows) -> tuple[Tensor, Tensor | None]:
         """As the extractor itself; kept in the cache folder under the hash of what goes into it."""
         if not self._remembers:
             return self._look(images)
         content = hashlib.sha256(json.dumps([self.hash, list(images.shape)]).encode())
-        content.update(images.contiguous().numpy().data)
+        for chunk in _chunks(images):
+            content.update(chunk.contiguous().numpy().data)
         path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
         try:
             kept = safetensors.torch.load(path.read_bytes())
@@ -259,14 +263,18 @@ class Looking:
             say(f"warning: {path}: cannot be kept: {error.strerror}")
         return features, classes
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _look(self, images: Rows) -> tuple[Tensor, Tensor | None]:
         features, classes = [], []
-        for chunk in images.split(_LOOK):
+        for chunk in _chunks(images):
             seen, kinds = self._extractor(chunk)
             features.append(seen)
             classes += [] if kinds is None else [kinds]
             self._advance(len(chunk), self.name)
         return torch.cat(features), torch.cat(classes) if classes else None
+
+
+def _chunks(images: Rows) -> Iterator[Tensor]:
+    return (images[start : start + _LOOK] for start in range(0, len(images), _LOOK))
 
 
 def _wanted(metric: Metric, real: int) -> int:

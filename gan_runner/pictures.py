@@ -14,6 +14,8 @@ from gan_runner.checkpoint import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gan_runner.metrics import Rows
+
 Picture = np.ndarray
 
 _GAP = 2  # pixels between the samples of a grid
@@ -92,16 +94,17 @@ def _extent(vectors: np.ndarray, every: int) -> tuple[float, float, float, float
     return 0.5, length + 0.5, (times + 0.5) * every, 0.5 * every
 
 
-def beside(real: Tensor, real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
+def beside(real: "Rows", real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
     """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
+    count = min(len(real), len(made), 12 * columns)
+    left, right = torch.arange(count), torch.arange(count)
     if real_labels is not None and made_labels is not None:
         classes = made_labels.unique()[:12]
-        pairs = ((real[real_labels == c][:columns], made[made_labels == c][:columns]) for c in classes)
+        pairs = [[(labels == c).nonzero()[:columns, 0] for labels in (real_labels, made_labels)] for c in classes]
         rows = [pair for pair in pairs if len(pair[0]) == len(pair[1]) == columns]
-        real, made = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (real, made)
-    count = min(len(real), len(made), 12 * columns)
-    left, right = grid(real[:count], columns), grid(made[:count], columns)
-    return np.concatenate([left, np.full((len(left), 8 * _GAP, 3), 255, np.uint8), right], axis=1)
+        left, right = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (left, right)
+    halves = [grid(real[left], columns), grid(made[right], columns)]
+    return np.concatenate([halves[0], np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8), halves[1]], axis=1)
 
 
 def scatter(real: Tensor, made: Tensor) -> Picture:

@@ -82,14 +82,14 @@ class ArrayDataset(Dataset):
     ) -> None:
         super().__init__(data.shape[1:], value_range, num_classes, skipped)
         self._data = torch.as_tensor(data)
-        self._labels = None if labels is None else torch.as_tensor(labels).long()
+        self.labels = None if labels is None else torch.as_tensor(labels).long()
         if self._data.dtype != torch.uint8:
             self._data = self._data.float()
         elif value_range is None:
             raise ValueError("uint8 data need a value_range")
-        if self._labels is not None and len(self._labels) != len(self._data):
-            raise ValueError(f"{len(self._labels)} labels for {len(self._data)} samples")
-        if self._labels is not None and ((self._labels < 0) | (self._labels >= num_classes)).any():
+        if self.labels is not None and len(self.labels) != len(self._data):
+            raise ValueError(f"{len(self.labels)} labels for {len(self._data)} samples")
+        if self.labels is not None and ((self.labels < 0) | (self.labels >= num_classes)).any():
             raise ValueError(f"every label must be in 0…num_classes - 1, and num_classes is {num_classes}")
         self._held_out = held_out
         self._order: tuple[tuple[int, int, torch.device], Tensor] | None = None
@@ -102,7 +102,7 @@ class ArrayDataset(Dataset):
         if size > len(self):
             raise UserError(f"trainer.batch_size is {size}; the dataset allows at most its {len(self)} samples")
         epoch, position = divmod(number, len(self) // size)
-        return self[self._epoch_order(seed, epoch)[position * size : (position + 1) * size][part]]
+        return self[self.order(seed, epoch)[position * size : (position + 1) * size][part]]
 
     def __getitem__(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
         """The samples (B, *shape) with the indices `chosen` (B,) and their labels, as `batch` gives them."""
@@ -110,13 +110,13 @@ class ArrayDataset(Dataset):
         if samples.dtype == torch.uint8 and self.value_range is not None:
             low, high = self.value_range
             samples = samples.float().div_(255).mul_(high - low).add_(low)
-        return samples, None if self._labels is None else self._labels[chosen]
+        return samples, None if self.labels is None else self.labels[chosen]
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of samples, labels and what is done to them."""
         facts = [str(self._data.dtype), list(self._data.shape), self.value_range, self.num_classes]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        for tensor in (self._data, self._labels):
+        for tensor in (self._data, self.labels):
             if tensor is not None:
                 digest.update(tensor.cpu().reshape(-1).numpy().data)
         return digest.hexdigest()
@@ -128,18 +128,19 @@ class ArrayDataset(Dataset):
     def to(self, device: torch.device) -> None:
         """Hold samples and labels on `device`; batches are made there from now on."""
         self._data = self._data.to(device)
-        self._labels = None if self._labels is None else self._labels.to(device)
+        self.labels = None if self.labels is None else self.labels.to(device)
 
-    def _take(self, chosen: Tensor) -> Tensor:
-        """The samples of these indices (B,), as they are held, (B, *shape)."""
-        return self._data[chosen]
-
-    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The indices (N,) of all samples, in the order of that epoch of the run with this `seed`."""
         key = (seed, epoch, self._data.device)
         if self._order is None or self._order[0] != key:
             order = torch.randperm(len(self), generator=rng(seed, "order", epoch))
             self._order = (key, order.to(self._data.device))
         return self._order[1]
+
+    def _take(self, chosen: Tensor) -> Tensor:
+        """The samples of these indices (B,), as they are held, (B, *shape)."""
+        return self._data[chosen]
 
 
 class Distribution(Dataset):

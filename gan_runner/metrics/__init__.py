@@ -4,7 +4,7 @@ A metric is a function of samples alone, so that what a perfect sampler would sc
 of data that training never saw.
 """
 
-from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Samples
+from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Rows, Samples, Stored
 from gan_runner.metrics.classes import ClassBalance, LabelAccuracy, StackedModes
 from gan_runner.metrics.moments import FID, KID
 from gan_runner.metrics.neighbours import BirthdayParadox, DensityCoverage, NearestNeighbours, PrecisionRecall
@@ -34,8 +34,10 @@ __all__ = [
     "NearestNeighbours",
     "PatternError",
     "PrecisionRecall",
+    "Rows",
     "Samples",
     "StackedModes",
+    "Stored",
     "densities",
     "histogram_density",
     "jensen_shannon",

@@ -1,16 +1,16 @@
 """What a metric is, and the samples it looks at."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import PositiveInt
 from torch import Tensor
 
-from gan_runner.datasets import Dataset
+from gan_runner.datasets import ArrayDataset, Dataset
 
 Goal = Literal["min", "max"]
 Goals = Mapping[str, Goal | None]  # by figure; None: neither way is better
@@ -27,39 +27,70 @@ class Extractor(Protocol):
         """Images (N, C, H, W) in [0, 1] (CPU) -> features (N, F) float32, and predicted classes (N,) int64 or None."""
 
 
+class Stored:
+    """Rows of a dataset that stay in it until they are asked for: of a tensor (N, *shape), what metrics need."""
+
+    def __init__(self, dataset: ArrayDataset, indices: Tensor, in_data_units: Callable[[Tensor], Tensor]) -> None:
+        self._dataset, self._indices, self._in_data_units = dataset, indices, in_data_units
+        self.shape = (len(indices), *dataset.shape)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, chosen: slice | Tensor) -> Tensor:
+        """The rows of a slice, or of indices (B,)."""
+        return self._in_data_units(self._dataset[self._indices[chosen]][0].cpu())
+
+    def part(self, chosen: slice) -> "Stored":
+        """The rows of a slice, still in the dataset."""
+        return Stored(self._dataset, self._indices[chosen], self._in_data_units)
+
+
+Rows = Tensor | Stored
+Look = Callable[[Any], tuple[Tensor, Tensor | None]]  # an `Extractor`, or what takes `Stored` images to it in parts
+
+
 @dataclass(frozen=True)
 class Samples:
     """Samples, generated or real, and what an extractor sees in them, which is computed once, when first asked for.
 
-    ValueError where a value is not finite.
+    ValueError where a value of a tensor is not finite.
     """
 
-    values: Tensor  # (N, *shape) float32 on the CPU, in the data's own units: [0, 1] for images
+    rows: Rows  # (N, *shape) float32 on the CPU, in the data's own units: [0, 1] for images
     labels: Tensor | None = None  # (N,) int64: what was asked of the generator, or what the data says
-    extractor: Extractor | None = None
+    extractor: Look | None = None
 
     def __post_init__(self) -> None:
-        broken = int((~self.values.isfinite()).flatten(1).any(dim=1).sum())
+        if not isinstance(self.rows, Tensor):
+            return
+        broken = int((~self.rows.isfinite()).flatten(1).any(dim=1).sum())
         if broken:
             raise ValueError(f"{broken} of {len(self)} samples are not finite")
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.rows)
 
     def __getitem__(self, chosen: slice) -> "Samples":
-        """A part of them, with the features that are already computed."""
+        """The first of them, or another part, with the features that are already computed."""
         labels = None if self.labels is None else self.labels[chosen]
-        part = Samples(self.values[chosen], labels, self.extractor)
+        rows = self.rows.part(chosen) if isinstance(self.rows, Stored) else self.rows[chosen]
+        part = Samples(rows, labels, self.extractor)
         if "_extracted" in vars(self):
             features, predicted = self._extracted
             vars(part)["_extracted"] = features[chosen], None if predicted is None else predicted[chosen]
         return part
 
+    @property
+    def values(self) -> Tensor:
+        """All rows at once, which may be more than fit into memory where they are `Stored`."""
+        return self.rows[:]
+
     @cached_property
     def _extracted(self) -> tuple[Tensor, Tensor | None]:
         if self.extractor is None:
             raise ValueError("these samples have no extractor")
-        return self.extractor(self.values)
+        return self.extractor(self.rows)
 
     @property
     def features(self) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.datasets import Dataset
-from gan_runner.metrics.base import Goals, Metric, Samples, require
+from gan_runner.metrics.base import Goals, Metric, Rows, Samples, require
 
-CHUNK = 500  # points whose distances to all others are in memory at once
+CHUNK = 500  # points whose distances to a block of others are in memory at once
+BLOCK = 2**24  # numbers in such a block
 SHOWN = 10  # of each kind, in a picture
 
 Quantile = Annotated[float, Field(gt=0, lt=1)]
@@ -136,10 +137,9 @@ class NearestNeighbours(Metric):
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """As many training images as there are samples, evenly spaced in their file, are compared with the others."""
         require(2, made, real)
-        images, training = made.values.flatten(1), real.values.flatten(1)
-        found = nearest(images, training, 1)[0]
-        own = torch.linspace(0, len(training) - 1, min(len(images), len(training)), dtype=torch.float64).long()
-        normal = nearest(training[own], training, 1, own)[0]
+        found = nearest(made.values, real.rows, 1)[0]
+        own = torch.linspace(0, len(real) - 1, min(len(made), len(real)), dtype=torch.float64).long()
+        normal = nearest(real.rows[own], real.rows, 1, own)[0]
         return {
             "memorised": float((found <= normal.quantile(self.quantile)).double().mean()),
             "nearest_distance": float(found.median()) / float(normal.median()),
@@ -147,25 +147,43 @@ class NearestNeighbours(Metric):
 
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
         """Rows of an image and its five nearest training images: on the left the nearest of all, on the right any."""
-        distance, neighbours = nearest(made.values.flatten(1), real.values.flatten(1), 5)
+        distance, neighbours = nearest(made.values, real.rows, 5)
         closest = distance[:, 0].argsort()[:SHOWN]
         chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
-        rows = [torch.cat([made.values[i], *real.values[neighbours[i]]], dim=-1) for i in chosen]
+        rows = [torch.cat([made.values[i], *real.rows[neighbours[i]]], dim=-1) for i in chosen]
         return pictures.grid(torch.stack(rows), columns=2)
 
 
-def nearest(points: Tensor, others: Tensor, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The Euclidean distances of `points` (N, D) to the k nearest `others` (M, D), and which these are: (N, k) each.
+def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The Euclidean distances of `points` (N, …) to the k nearest `others` (M, …), and which these are: (N, k) each.
 
-    Where points[i] is others[own[i]], that is not among them.
+    Where points[i] is others[own[i]], that is not among them. No more than a block of `others` is in memory at once.
     """
-    distances, indices = [], []
-    for chunk in torch.arange(len(points)).split(CHUNK):
-        estimate = torch.cdist(points[chunk], others)  # by norms and products: fast, but inexact for what is very near
-        if own is not None:
-            estimate.scatter_(1, own[chunk].unsqueeze(1), torch.inf)
-        found = estimate.topk(k, largest=False).indices
-        exact, order = (points[chunk].unsqueeze(1) - others[found]).square().sum(dim=2).sqrt().sort(dim=1)
-        distances.append(exact)
-        indices.append(found.gather(1, order))
-    return torch.cat(distances), torch.cat(indices)
+    points = points.flatten(1)
+    distances = torch.full((len(points), 0), torch.inf, dtype=points.dtype)
+    indices = torch.zeros(len(points), 0, dtype=torch.long)
+    block = max(CHUNK, BLOCK // points.shape[1])
+    for start in range(0, len(others), block):
+        part = others[start : start + block].flatten(1)
+        found = [_nearest_in(part, points[i], k, None if own is None else own[i] - start) for i in _chunks(len(points))]
+        for_each = [torch.cat(each) for each in zip(*found, strict=True)]
+        distances = torch.cat([distances, for_each[0]], dim=1)
+        indices = torch.cat([indices, for_each[1] + start], dim=1)
+        distances, order = distances.sort(dim=1, stable=True)
+        distances, indices = distances[:, :k], indices.gather(1, order)[:, :k]
+    return distances, indices
+
+
+def _nearest_in(others: Tensor, points: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `nearest`, of a few points (N, D) and others (M, D), where own[i] may lie outside of 0 … M - 1."""
+    estimate = torch.cdist(points, others)  # by norms and products: fast, but inexact for what is very near
+    if own is not None:
+        inside = ((own >= 0) & (own < len(others))).nonzero().flatten()
+        estimate[inside, own[inside]] = torch.inf
+    found = estimate.topk(min(k, len(others)), largest=False)
+    exact = (points.unsqueeze(1) - others[found.indices]).square().sum(dim=2).sqrt()
+    return exact.masked_fill(found.values.isinf(), torch.inf), found.indices
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]

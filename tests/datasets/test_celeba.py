@@ -95,19 +95,19 @@ def test_held_out_from_training_is_the_test_partition(root: Path) -> None:
 def test_an_attribute_labels_the_faces(root: Path) -> None:
     data = celeba(root, attribute="Smiling")
     assert data.num_classes == 2
-    assert data._labels is not None
-    assert data._labels.tolist() == [1, 0, 0, 1, 1, 0]
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0, 0, 1, 1, 0]
     bald = celeba(root, attribute="Bald", split="test")
-    assert bald._labels is not None
-    assert bald._labels.tolist() == [0, 0]
+    assert bald.labels is not None
+    assert bald.labels.tolist() == [0, 0]
 
 
 def test_labels_skip_the_faces_that_cannot_be_decoded(root: Path) -> None:
     (root / "img_align_celeba" / NAMES[0]).write_bytes(b"not a face")
     data = celeba(root, attribute="Smiling")
     assert data.skipped == [NAMES[0]]
-    assert data._labels is not None
-    assert data._labels.tolist() == [0, 0, 1, 1, 0]
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 0, 1, 1, 0]
 
 
 def test_an_unknown_attribute_is_answered_with_the_nearest(root: Path) -> None:

@@ -61,8 +61,8 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> 
         save(tmp_path / name, picture())
     data = images(tmp_path)
     assert data.num_classes == 3
-    assert data._labels is not None
-    assert data._labels.tolist() == [0, 1, 1, 2]
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 1, 1, 2]
 
 
 def test_a_single_folder_around_the_images_is_no_class(flat: tuple[Path, np.ndarray]) -> None:
@@ -199,8 +199,8 @@ def test_what_cannot_be_decoded_is_skipped_by_name(tmp_path: Path) -> None:
     for _ in range(2):  # decoded, and from the cache
         data = images(tmp_path, crop=(0, 10, 0, 10))
         assert data.skipped == ["cat/2.png", "cat/small.png", "dog/4.png", "dog/empty.jpg"]
-        assert data._labels is not None
-        assert data._labels.tolist() == [0, 0, 1]
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 0, 1]
 
 
 def test_a_corrupt_member_of_a_zip_is_skipped(tmp_path: Path) -> None:
