@@ -25,10 +25,13 @@ from gan_runner.metrics import (
     PrecisionRecall,
     Samples,
     StackedModes,
+    Stored,
     histogram_density,
     jensen_shannon,
+    neighbours,
     pattern_error,
 )
+from gan_runner.metrics.neighbours import nearest
 from gan_runner.metrics.truth import truncated_std
 from tests.conftest import REPOSITORY
 
@@ -451,6 +454,40 @@ def test_copies_are_found_among_generated_images():
     assert 0.3 < result["memorised"] < 0.5
     medians = [float(torch.tensor(x).median()) for x in (found, between.min(axis=1))]  # torch's: the lower middle
     assert result["nearest_distance"] == pytest.approx(medians[0] / medians[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_neighbours_are_found_block_by_block(monkeypatch, own):
+    """Against scipy, in blocks of ten others, of which the last is smaller than the neighbours wanted."""
+    monkeypatch.setattr(neighbours, "CHUNK", 10)
+    monkeypatch.setattr(neighbours, "BLOCK", 10)
+    others, points = normal(0, 43, 3), normal(1, 25, 3)
+    itself = np.arange(25) * 42 // 24
+    points = others[itself] if own else points
+    distances = spatial.distance.cdist(points, others)
+    if own:
+        distances[np.arange(25), itself] = np.inf
+    order = distances.argsort(axis=1)[:, :5]
+    found, which = nearest(torch.tensor(points), torch.tensor(others), 5, torch.tensor(itself) if own else None)
+    assert which.tolist() == order.tolist()
+    assert found.numpy() == pytest.approx(np.take_along_axis(distances, order, axis=1))
+
+
+def test_rows_that_stay_in_the_dataset_are_what_a_tensor_of_them_is():
+    pixels = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2) * 10
+    dataset = ArrayDataset(pixels, value_range=(-1.0, 1.0))
+    chosen = torch.tensor([5, 0, 3, 3])
+    stored = Stored(dataset, chosen, lambda x: (x + 1) / 2)
+    expected = pixels[chosen].double() / 255
+    assert (len(stored), stored.shape) == (4, (4, 1, 2, 2))
+    assert torch.allclose(stored[:].double(), expected, atol=1e-6)
+    assert torch.allclose(stored[torch.tensor([2, 0])].double(), expected[[2, 0]], atol=1e-6)
+    assert torch.allclose(stored.part(slice(1, 3))[:].double(), expected[1:3], atol=1e-6)
+    made, metric = Samples(torch.rand(3, 1, 2, 2)), NearestNeighbours(3, quantile=0.5)
+    assert metric.measure(made, Samples(stored), dataset) == metric.measure(made, Samples(stored[:]), dataset)
+    assert np.array_equal(
+        metric.picture(made, Samples(stored), dataset), metric.picture(made, Samples(stored[:]), dataset)
+    )
 
 
 def test_fresh_data_are_memorised_as_often_as_the_quantile_says():
