@@ -44,11 +44,11 @@ FINDINGS = (
     "stuck_losses",
     "range",
     "discriminator_saturated",
+    "exploding_gradients",
     "collapse",
     "fixed_point",
     "discriminator_blind",
     "dead_units",
-    "exploding_gradients",
     "oscillation",
     "memorisation",
     "not_learned",
@@ -129,6 +129,8 @@ class Doctor(Section):
     mean_error: PositiveFloat
     diversity: PositiveFloat
     lost: PositiveFloat
+    nowhere: PositiveFloat
+    poor: PositiveFloat
     class_kl: PositiveFloat
     mode_kl: PositiveFloat
     dead_units: PositiveFloat
@@ -302,6 +304,8 @@ def build_nested(key: str, value: Any) -> Any:
 
 def locate(key: str, target: Any, base: type) -> type:
     """The class with the dotted path `target`, which must be a subclass of `base`."""
+    if target is None:
+        raise UserError(f"{key}: has keys but no _target_; choose what it is, or take it out with ~{key}")
     if not isinstance(target, str) or "." not in target:
         raise UserError(f"{key}._target_: found {target!r}; the dotted path of a class is needed")
     module, _, name = target.rpartition(".")

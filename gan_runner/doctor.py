@@ -30,6 +30,7 @@ DIRECTIONS = 10  # principal components of the data along which diversity is mea
 NEIGHBOURS = 5
 CHUNK = 64  # samples that go through a network at once, as in a grid
 NO_GRADIENT = 1e-3  # the slope of an activation that counts as none
+BEGINNING = 5  # logged steps that are the beginning of a run
 STANDSTILL = 0.75  # what has fallen below this share of its first value is getting better
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh)  # those that can pass no gradient
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -335,11 +336,13 @@ def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
 
 def value_range(case: Case, recent: Columns, whole: Columns) -> Found:
     """A part of the data's range is out of the generator's reach."""
+    *between, last = case.ends["generator"] or ["Identity"]
+    if last == "Identity":
+        return None  # whatever keeps it from there, it is not its layers
     low, high = recent["health/lowest"], [-value for value in recent["health/highest"]]
     missed, side = (low, "lowest") if stands_above(low, case.limits.reach) else (high, "highest")
     if not (case.trains_generator and stands_above(missed, case.limits.reach)):
         return None
-    *between, _ = case.ends["generator"] or [""]
     if not between and case.varies and max(recent["health/diversity"], default=1.0) < case.limits.diversity:
         return None  # one and the same grey sample reaches neither end: that is collapse
     evidence = f"the {side} generated value stays {missed[-1]:.0%} of the data's range away from the data's {side}"
@@ -369,6 +372,19 @@ def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Foun
     return evidence, cause, case.advice(*tries)
 
 
+def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
+    """A gradient, or the logits of an unbounded loss, have grown far beyond what they were when the run began."""
+    figures = {f"the norm of the {network}'s gradient": (f"gradient_norm/{network}", network) for network in case.rates}
+    figures["the spread of the logits"] = ("logits/std", "discriminator")
+    for what, (tag, network) in figures.items():
+        first, now = min(whole[tag][:BEGINNING], default=math.inf), median(recent[tag] or [0.0])
+        if now > case.limits.explosion * max(first, 1):
+            tries = ["regularizer=r1", case.slower(network), "trainer.gradient_clip=1"]
+            cause = f"the {network}'s steps are too large, or nothing bounds the discriminator's slope"
+            return f"{what} grew from {first:.2g} to {now:.2g} (medians)", cause, case.advice(*tries)
+    return None
+
+
 def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are far less diverse than the data, or miss kinds of it."""
     limits, evidence = case.limits, []
@@ -378,7 +394,8 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     if diversity and max(diversity) < limits.diversity:
         within = " within a class" if case.config.architecture.conditional else ""
         evidence.append(f"samples vary {diversity[-1]:.2f} times as far as the data{within}")
-    if coverage and max(coverage) < limits.lost * (best := max(whole["health/coverage"])):
+    best = max(whole["health/coverage"], default=0.0)
+    if coverage and best > limits.nowhere and max(coverage) < limits.lost * best:
         evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
     for kinds, metric, limit in (("classes", "class_kl", limits.class_kl), ("modes", "reverse_kl", limits.mode_kl)):
         if stands_above(values := measured(metric, recent, whole), limit):
@@ -393,6 +410,7 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
         ratio = rates["generator"] / rates["discriminator"]
         cause = f"the generator's learning rate is {ratio:.3g} times the discriminator's, which cannot follow"
         tries.insert(0, f"optimizer.discriminator.lr={rates['generator']:.2g}")
+    tries.append(case.slower("generator"))
     return " and ".join(evidence), cause, case.advice(*tries)
 
 
@@ -408,17 +426,22 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
         return None
     evidence = f"the losses stand at their fixed point (generator {means['generator']:.3f}), and yet {wrong}"
     cause = "the discriminator has stopped telling how far off a sample is, as under sigmoids and normalization"
-    tries = ["regularizer=r1", "architecture.discriminator.normalization=none"]
+    tries = ["regularizer=r1", "architecture.discriminator.normalization=none", case.slower("generator")]
     return evidence, cause, case.advice(*tries)
 
 
 def wrong_samples(case: Case, recent: Columns, whole: Columns) -> str | None:
     """What shows that samples are not the data's, whatever the losses say; None where nothing does."""
-    outside, error = measured("pattern_error", recent, whole), recent["health/mean_error"]
-    if stands_above(outside, case.limits.outside):
+    limits, error, coverage = case.limits, recent["health/mean_error"], recent["health/coverage"]
+    outside, poor = (measured(name, recent, whole) for name in ("pattern_error", "high_quality"))
+    if stands_above(outside, limits.outside):
         return f"{outside[-1]:.0%} of the generated values lie outside their range"
-    if stands_above(error, case.limits.mean_error):
+    if stands_above([1 - share for share in poor], limits.poor):
+        return f"{1 - poor[-1]:.0%} of the samples lie near no mode of the data"
+    if stands_above(error, limits.mean_error):
         return f"the mean sample is {error[-1]:.1f} standard deviations of the data away"
+    if case.varies and coverage and max(coverage) < limits.nowhere:
+        return f"there are samples near {coverage[-1]:.0%} of the data"
     return None
 
 
@@ -441,18 +464,6 @@ def dead_units(case: Case, recent: Columns, whole: Columns) -> Found:
             evidence = f"{shares[-1]:.0%} of the units of a layer of the {network} pass no gradient for any sample"
             leaky = f"architecture.{network}.activation=leaky_relu"
             return evidence, "steps so large that units died or saturated", case.advice(case.slower(network), leaky)
-    return None
-
-
-def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
-    """A gradient has grown far beyond what it was."""
-    for network in case.rates:
-        norms = f"gradient_norm/{network}"
-        first, now = at_first(whole[norms]), median(recent[norms] or [0.0])
-        if now > case.limits.explosion * max(first, 1):
-            evidence = f"the norm of the {network}'s gradient grew from {first:.2g} to {now:.2g} (medians)"
-            tries = ["trainer.gradient_clip=1", case.slower(network), "regularizer=r1"]
-            return evidence, f"the {network}'s steps are too large, or nothing bounds its slope", case.advice(*tries)
     return None
 
 
@@ -494,17 +505,17 @@ SIGNS: dict[str, Callable[[Case, Columns, Columns], Found]] = {
     "stuck_losses": stuck_losses,
     "range": value_range,
     "discriminator_saturated": discriminator_saturated,
+    "exploding_gradients": exploding_gradients,
     "collapse": collapse,
     "fixed_point": fixed_point,
     "discriminator_blind": discriminator_blind,
     "dead_units": dead_units,
-    "exploding_gradients": exploding_gradients,
     "oscillation": oscillation,
     "memorisation": memorisation,
     "not_learned": not_learned,
 }
 # Samples that are wrong because of one of these are no finding of their own.
-ROOTS = ("stuck_losses", "range", "discriminator_saturated")
+ROOTS = ("stuck_losses", "range", "discriminator_saturated", "exploding_gradients")
 BECAUSE_OF: dict[str, Sequence[str]] = {
     "collapse": ROOTS,
     "fixed_point": ROOTS,

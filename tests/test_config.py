@@ -110,6 +110,7 @@ def test_names_of_runs(name, allowed):
         (["device=cpu", "device.sync_batchnorm=true"], "device.sync_batchnorm=true"),
         (["optimizer.warmup_steps=10", "trainer.steps=10"], "optimizer.warmup_steps=10"),
         (["resume=a", "fork_from=b"], "fork_from"),
+        (["experiment=grid_best", "regularizer=[]"], "regularizer.r1: has keys but no _target_"),
     ],
 )
 def test_rules_between_keys(overrides, named):

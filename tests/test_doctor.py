@@ -119,6 +119,19 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     ),
     "turns": ("oscillation", {"score/real": turns(0.9, 0.1), "score/fake": turns(0.1, 0.9)}, (), "changed"),
     "something else": ("not_learned", {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
+    "near no mode": ("not_learned", {"metric/high_quality": 0.2}, NOISE, "80% of the samples lie near no mode"),
+    "nowhere near the data": (
+        "not_learned",
+        {"health/coverage": lambda step: 0.03 if step < 1000 else 0.004},
+        NOISE,
+        "samples near 0% of the data",
+    ),
+    "far away, with nothing that keeps it there": (
+        "not_learned",
+        {"health/lowest": 0.5, "health/mean_error": 4.0},
+        ("dataset=ring", *NOISE),
+        "4.0 standard deviations",
+    ),
     "copies": ("memorisation", {"metric/memorised": 0.6}, (), "60%"),
 }
 
