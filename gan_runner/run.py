@@ -204,16 +204,19 @@ class Record:
         return status
 
     def draw_charts(self, logger: Logger) -> None:
-        """The losses, and for vectors what became of one sample over the run."""
-        trainer, path = self.trainer, self.directory.path
-        chart = pictures.loss_chart(logger.rows, trainer.reference_losses())
-        pictures.save(path / "losses.png", chart)
-        logger.image("loss/chart", chart, trainer.step)
+        """The losses, the metrics, and for vectors what became of one sample over the run."""
+        trainer = self.trainer
+        charts = {"losses": ("loss/chart", pictures.loss_chart(logger.rows, trainer.reference_losses()))}
+        if figures := trainer.report.figures:
+            perfect = {name: figure.perfect for name, figure in figures.items()}
+            charts["metrics"] = ("metric/chart", pictures.metric_chart(logger.rows, perfect))
         if trainer.evolution:
             vectors = torch.stack(trainer.evolution).numpy()
             picture = pictures.evolution(vectors, trainer.settings.sample_every)
-            pictures.save(path / "evolution.png", picture)
-            logger.image("samples/evolution", picture, trainer.step)
+            charts["evolution"] = ("samples/evolution", picture)
+        for name, (tag, chart) in charts.items():
+            pictures.save(self.directory.path / f"{name}.png", chart)
+            logger.image(tag, chart, trainer.step)
 
     def report(self, status: int, manifest: dict[str, Any], rows: list[Row]) -> None:
         """The short summary on standard output, whose last line is the run directory."""

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from gan_runner import cli
@@ -57,6 +59,16 @@ def test_every_figure_says_what_it_rests_on(measured):
     assert figure["held_out"] == "fresh samples"
     assert figure["extractor"] is None
     assert rows(measured)[-1]["metric/pattern_error"] == figure["value"]
+
+
+def test_the_figures_are_drawn_and_shown(measured, tmp_path):
+    with Image.open(measured / "metrics.png") as chart:
+        assert chart.size == (800, 300)
+    events = EventAccumulator(str(measured))
+    events.Reload()
+    assert [event.step for event in events.Images("metric/chart")] == [40]
+    train(tmp_path / "unmeasured", *STEPS, "metric=[]")
+    assert not (tmp_path / "unmeasured" / "metrics.png").exists()
 
 
 def test_it_is_measured_when_asked_and_at_the_end(tmp_path):

@@ -3,7 +3,18 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from gan_runner.pictures import beside, evolution, grid, loss_chart, save, save_animation, scatter, shade, theory
+from gan_runner.pictures import (
+    beside,
+    evolution,
+    grid,
+    loss_chart,
+    metric_chart,
+    save,
+    save_animation,
+    scatter,
+    shade,
+    theory,
+)
 
 GRAY, BLUE, RED = [128, 128, 128], [40, 80, 220], [220, 50, 40]
 
@@ -90,6 +101,19 @@ def test_the_loss_chart_has_a_line_for_each_loss_that_was_logged():
     assert is_near(without, orange).any()
     assert not is_near(without, green).any()
     assert is_near(with_generator, green).any()
+
+
+def test_the_metric_chart_has_a_panel_for_each_figure_and_a_line_for_perfection():
+    rows: list[dict[str, float]] = [{"step": 10, "metric/fid": 5.0}, {"step": 15}, {"step": 20, "metric/fid": 3.0}]
+    blue, gray = (31, 119, 180), (128, 128, 128)
+    one = metric_chart(rows, {"fid": 0.1})
+    assert one.shape == (300, 400, 3)
+    assert is_near(one, blue).any()
+    assert is_near(one, gray).sum() > is_near(metric_chart(rows, {"fid": None}), gray).sum()
+    several = metric_chart(rows, {"fid": 0.1, "never_computed": None, "a": None, "b": None})
+    assert several.shape == (600, 1200, 3)
+    assert is_near(several[:300, :400], blue).any()
+    assert not is_near(several[:, 400:], blue).any()
 
 
 def test_evolution_shows_the_values_from_top_to_bottom():
