@@ -206,9 +206,10 @@ class Anatomy:
         self._lowest, self._highest, self._mean = values.min(), values.max(), values.mean(0)
         self._std = values.std(0).square().mean().sqrt()
         self._directions = torch.linalg.svd(values - self._mean, full_matrices=False).Vh[:DIRECTIONS].T
-        self._points = self._project(values)
-        self._spread = self._spread_of(self._points)
-        self._radii = torch.cdist(self._points, self._points).kthvalue(NEIGHBOURS + 1, dim=1).values
+        self._spread = self._spread_of(self._project(values))
+        self._distinct = self._project(values.unique(dim=0))  # a small dataset repeats itself, nearest to itself
+        neighbours = min(NEIGHBOURS + 1, len(self._distinct))
+        self._radii = torch.cdist(self._distinct, self._distinct).kthvalue(neighbours, dim=1).values
 
     def compare(self, made: Tensor) -> Row:
         """Figures of as many generated samples; those that are undefined (for data without spread) are left out."""
@@ -222,7 +223,7 @@ class Anatomy:
             # The geometric mean over directions of standard deviations, generated over real.
             "diversity": (self._spread_of(points) / self._spread).clamp_min(1e-6).log().mean().exp(),
             # The share of real samples with a generated one nearer than their neighbours (coverage, Naeem et al. 2020).
-            "coverage": (torch.cdist(self._points, points).amin(1) <= self._radii).float().mean(),
+            "coverage": (torch.cdist(self._distinct, points).amin(1) <= self._radii).float().mean(),
         }
         return {name: value for name, figure in figures.items() if math.isfinite(value := float(figure))}
 

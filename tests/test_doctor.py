@@ -279,6 +279,13 @@ def test_figures_that_data_without_spread_leave_undefined_are_left_out():
     assert set(Anatomy(torch.ones(20, 2), None).compare(torch.ones(20, 2))) == {"coverage"}
 
 
+def test_data_that_repeat_themselves_are_covered_by_what_is_near_them():
+    few = torch.arange(12.0).unsqueeze(1) * torch.tensor([1.0, 0.0])
+    real = few.repeat(5, 1)  # five epochs of a small dataset
+    assert Anatomy(real, None).compare(real + 0.1)["coverage"] == 1
+    assert Anatomy(real, None).compare(real + 100)["coverage"] == 0
+
+
 def test_dead_units_are_counted_by_hand():
     first, second, last = nn.Linear(2, 4), nn.Linear(4, 2), nn.Linear(2, 1)
     network = nn.Sequential(first, nn.ReLU(), second, nn.Tanh(), last, nn.Sigmoid())
