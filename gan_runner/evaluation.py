@@ -118,10 +118,12 @@ class Evaluation:
         try:
             real, perfect, held_out = self._real
             self._progress = Progress("evaluated", self._work(len(real)), part_of=part_of)
-            self._measure(report, self._draw(generate, seed), real, perfect, held_out, with_pictures)
+            made = self._draw(generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _one_line(error))
             say(f"warning: nothing could be measured: {_one_line(error)}")
+        else:
+            self._measure(report, made, real, perfect, held_out, with_pictures)
         finally:
             if self._progress is not None:
                 self._progress.close()
@@ -161,7 +163,10 @@ class Evaluation:
                 say(f"warning: metric {name} failed: {report.failures[name]}")
             self._advance(metric.samples, name)
         if with_pictures and self._facts.is_image:
-            report.pictures["samples"] = beside(real.rows, real.labels, made.values, made.labels, _COLUMNS)
+            try:
+                report.pictures["samples"] = beside(real.rows, real.labels, made.values, made.labels, _COLUMNS)
+            except Exception as error:
+                say(f"warning: no picture of real samples beside generated ones: {_one_line(error)}")
 
     def _work(self, real: int) -> int:
         """How many samples there are to draw, to look at (by the extractor) and to measure, each metric's apart."""

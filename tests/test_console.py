@@ -1,0 +1,75 @@
+"""What is said while work is under way: lines with the time left in a log, bars on a terminal."""
+
+import io
+import sys
+
+import pytest
+
+from gan_runner import console
+from gan_runner.console import Progress, in_short
+
+
+class Clock:
+    """Stands where it is put."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(console.time, "perf_counter", lambda: self.now)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_twenty_lines_with_the_time_left_at_the_pace_so_far(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    progress = Progress("step", 4000, done=1000)  # a run that goes on
+    for step in range(1001, 4001):
+        clock.now += 1 / 128
+        progress.show(step, "D 1.2")
+    progress.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 15
+    assert lines[0] == "step 1200/4000  D 1.2  22 s left"
+    assert lines[-1] == "step 4000/4000  D 1.2  0 s left"
+
+
+def test_a_part_says_nothing_while_it_is_short(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    whole = Progress("step", 100)
+    part = Progress("evaluated", 1000, part_of=whole)
+    for done in range(0, 1001, 10):
+        clock.now += 0.1
+        part.show(done, "fid")
+    part.close()
+    assert capsys.readouterr().err == ""
+    part = Progress("evaluated", 1000, part_of=whole)
+    for done in range(0, 1001, 10):
+        clock.now += 1.0
+        part.show(done, "fid")
+    lines = capsys.readouterr().err.splitlines()
+    assert 4 <= len(lines) <= 6  # in a hundred seconds
+    assert lines[0].startswith("evaluated 140/1000  fid  ")
+
+
+def test_a_terminal_gets_a_bar_for_the_whole_and_one_for_its_part_while_it_lasts(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    whole = Progress("step", 100)
+    whole.show(40, "D 1.2")
+    part = Progress("evaluated", 1000, part_of=whole)
+    part.show(500, "fid")
+    assert [(task.fields["unit"], task.completed, task.description) for task in whole._bar.tasks] == [
+        ("step", 40, "D 1.2"),
+        ("evaluated", 500, "fid"),
+    ]
+    part.close()
+    assert [task.fields["unit"] for task in whole._bar.tasks] == ["step"]
+    whole.close()
+    assert "40/100" in terminal.getvalue()
+
+
+def test_a_row_in_short_is_what_changes_and_matters():
+    row = {"loss/discriminator": 1.23456, "score/real": 0.5, "memory/peak_mib": 300.0}
+    assert in_short(row) == "D 1.235  D(x) 0.5"
