@@ -40,6 +40,12 @@ TWINS = {
     ("ring_best", "grid_best"): RING_OR_GRID
     | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr", "trainer.steps"}
     | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
+    ("stacked_mnist_best", "stacked_mnist_full"): {
+        *("architecture.generator.channels", "architecture.discriminator.channels"),
+        *("regularizer.r1.interval", "regularizer.r2.interval"),
+        *("optimizer.generator.lr", "optimizer.discriminator.lr"),
+        *("trainer.steps", "trainer.evaluate_every", "device.kind", "device.hold_dataset"),
+    },
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }
 # Learning rates (generator, discriminator), betas, batch size and steps, where the notes give them.
