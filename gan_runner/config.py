@@ -138,6 +138,7 @@ class Doctor(Section):
     swing: PositiveFloat
     swings: PositiveInt
     memorised: PositiveFloat
+    copies: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Evaluation(Section):

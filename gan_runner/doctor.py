@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from gan_runner import cli
 from gan_runner.build import Parts, apply, draw_latent
 from gan_runner.config import FINDINGS, Config
-from gan_runner.datasets import Dataset
+from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.logger import Row
 from gan_runner.losses import Minimax
+from gan_runner.metrics import NearestNeighbours, Samples
 from gan_runner.randomness import rng
 
 A_LOOK = "health/dead_units_discriminator"  # stands in the row of each look, and in no other
 DIRECTIONS = 10  # principal components of the data along which diversity is measured: beyond them lies mostly grain
 NEIGHBOURS = 5
+ORIGINALS, NUMBERS = 2000, 2**25  # training images, and numbers in them, among which the originals of copies are sought
 CHUNK = 64  # samples that go through a network at once, as in a grid
 NO_GRADIENT = 1e-3  # the slope of an activation that counts as none
 BEGINNING = 5  # logged steps that are the beginning of a run
@@ -139,6 +141,10 @@ class Doctor:
         parts = repeat(None) if self._labels is None else self._labels.split(CHUNK)
         self._inputs = list(zip(z.split(CHUNK), parts, strict=False))
         self._data = Anatomy(self._real, self._labels)
+        self._dataset, self._originals = dataset, None
+        if isinstance(dataset, ArrayDataset) and len(dataset.shape) == 3:
+            chosen = dataset.order(config.seed, 0)[: min(ORIGINALS, NUMBERS // math.prod(dataset.shape))]
+            self._originals = Samples(dataset[chosen][0].cpu())
         for end, row in enumerate(rows, 1):  # of the run that goes on
             if A_LOOK in row:
                 self.look(rows[:end])
@@ -157,10 +163,15 @@ class Doctor:
                 both = torch.cat([real, fake]).to(device)
                 apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
         discriminator.train()
-        figures = self._data.compare(torch.cat(made)) | {
+        samples = torch.cat(made)
+        figures = self._data.compare(samples) | {
             "dead_units_generator": max(of_generator, default=0.0),
             "dead_units_discriminator": max(of_discriminator, default=0.0),
         }
+        if self._originals is not None and len(self._originals) > 1 and samples.isfinite().all():
+            metric = NearestNeighbours(len(self._real), self.case.limits.copies)
+            found = metric.measure(Samples(samples), self._originals, self._dataset)
+            figures["memorised"] = found["memorised"]
         return {f"health/{name}": value for name, value in figures.items()}
 
     def look(self, rows: Sequence[Row]) -> list[Finding]:
@@ -484,7 +495,7 @@ def oscillation(case: Case, recent: Columns, whole: Columns) -> Found:
 
 def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are copies of training samples."""
-    shares = measured("memorised", recent, whole)
+    shares = max((measured("memorised", recent, whole), recent["health/memorised"]), key=lambda x: min(x, default=0.0))
     if not stands_above(shares, case.limits.memorised):
         return None
     evidence = f"{shares[-1]:.0%} of the samples lie nearer to a training sample than new data do"
@@ -521,5 +532,6 @@ BECAUSE_OF: dict[str, Sequence[str]] = {
     "collapse": ROOTS,
     "fixed_point": ROOTS,
     "discriminator_blind": ROOTS,
+    "memorisation": (*ROOTS, "collapse"),
     "not_learned": FINDINGS,
 }

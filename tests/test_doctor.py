@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
+from torch import Tensor, nn
 
 from gan_runner import cli
 from gan_runner.build import Facts, build_dataset, build_parts
@@ -132,6 +132,7 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
         ("dataset=ring", *NOISE),
         "4.0 standard deviations",
     ),
+    "copies that nobody measures": ("memorisation", {"health/memorised": 0.4}, MNIST, "40%"),
     "copies": ("memorisation", {"metric/memorised": 0.6}, (), "60%"),
 }
 
@@ -284,6 +285,21 @@ def test_data_that_repeat_themselves_are_covered_by_what_is_near_them():
     real = few.repeat(5, 1)  # five epochs of a small dataset
     assert Anatomy(real, None).compare(real + 0.1)["coverage"] == 1
     assert Anatomy(real, None).compare(real + 100)["coverage"] == 0
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, 1.0), (1e-3, 1.0), (1.0, 0.0)])
+def test_copies_of_training_images_are_noticed(noise, expected):
+    case = a_case(*MNIST)
+    dataset = build_dataset(case.config)
+    parts = build_parts(case.config, Facts.of(dataset), torch.device("cpu"))
+    images = iter(range(10))
+
+    def generate(z: Tensor, labels: Tensor | None) -> Tensor:
+        made, _ = dataset.batch(next(images), len(z), seed=1)
+        return made + noise * torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
+
+    seen = Doctor(case, dataset, []).examine(generate, parts.generator, parts.discriminator)
+    assert seen["health/memorised"] == expected
 
 
 def test_dead_units_are_counted_by_hand():
