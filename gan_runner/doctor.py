@@ -80,7 +80,7 @@ class Case:
         self.scores_are_probabilities = parts.loss.density_ratio
         self.saturating = type(parts.loss) is Minimax
         self.paired = parts.loss.paired
-        self.labelled = dataset.num_classes > 0
+        self.labelled, self.num_modes = dataset.num_classes > 0, dataset.num_modes
         self.ends = {"generator": ending(parts.generator), "discriminator": ending(parts.discriminator)}
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
 
@@ -409,9 +409,12 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     best = max(whole["health/coverage"], default=0.0)
     if coverage and best > limits.nowhere and max(coverage) < limits.lost * best:
         evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
+    found = measured("modes", recent, whole) if case.num_modes else []
+    if stands_above([1 - modes / case.num_modes for modes in found], limits.modes_missing):
+        evidence.append(f"samples are found in {found[-1]:.0f} of the data's {case.num_modes} modes")
     for kinds, metric, limit in (("classes", "class_kl", limits.class_kl), ("modes", "reverse_kl", limits.mode_kl)):
         if stands_above(values := measured(metric, recent, whole), limit):
-            evidence.append(f"some {kinds} of the data are missing or rare (KL {values[-1]:.2f})")
+            evidence.append(f"some {kinds} of the data are rare or missing (KL {values[-1]:.2f})")
     if not evidence:
         return None
     rates, tries = case.rates, ["regularizer=r1"]

@@ -24,6 +24,7 @@ class Dataset(ABC):
     """
 
     classifier: str | None = None  # the name of the extractor that ships with the package and knows these classes
+    num_modes = 0  # how many modes the data are known to have, 0: unknown
     independent_channels = False  # whether each channel is an image of its own, to be looked at by itself
 
     def __init__(

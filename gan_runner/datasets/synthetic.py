@@ -66,7 +66,7 @@ class GaussianMixture(ArrayDataset):
     """
 
     def __init__(self, means: Tensor, std: float, size: int, data_seed: int) -> None:
-        self.means, self.std = means, std
+        self.means, self.std, self.num_modes = means, std, len(means)
         fresh = partial(GaussianMixture, means, std, size, derive(data_seed, "held out"))
         super().__init__(self.draw(size, rng(data_seed, "points")), held_out=fresh)
 
