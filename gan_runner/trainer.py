@@ -17,7 +17,7 @@ from gan_runner.config import Config
 from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import Dataset, Gaussian1D
 from gan_runner.devices import Ranks, peak_memory
-from gan_runner.doctor import Case, Doctor, Finding
+from gan_runner.doctor import Doctor
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Evaluation, Report, choose_objective
 from gan_runner.logger import Logger, Row
@@ -25,6 +25,7 @@ from gan_runner.metrics import Goal
 from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
 from gan_runner.randomness import derive, rng
 from gan_runner.run_directory import RunDirectory
+from gan_runner.signs import Case, Finding
 
 
 class Diverged(Exception):

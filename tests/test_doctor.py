@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gan_runner import cli
 from gan_runner.build import Facts, build_dataset, build_parts
 from gan_runner.config import FINDINGS, Config, check
-from gan_runner.doctor import SIGNS, Anatomy, Case, Doctor, diagnose, ending, watched_units
+from gan_runner.doctor import Anatomy, Doctor, watched_units
+from gan_runner.signs import SIGNS, Case, diagnose, ending
 from tests.training import INTRICATE, newest_state, rows, status, train, write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
