@@ -16,6 +16,7 @@ _SHOWN = {
     "images/s": "speed/images_per_second",
 }
 _LINES = 20  # how many lines a work prints where there is no terminal
+_BESIDE = 58  # columns of a terminal that a bar and its numbers take
 _PAUSE = 15.0  # seconds of silence at least between the lines of a part
 
 
@@ -47,7 +48,8 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.fields[unit]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            bar = BarColumn(bar_width=12)
+            columns = (TextColumn("{task.fields[unit]}"), bar, MofNCompleteColumn(), TimeElapsedColumn())
             left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
             self._bar = Bar(*columns, *left, console=Console(stderr=True))
             self._bar.start()
@@ -57,7 +59,8 @@ class Progress:
     def show(self, done: int, text: str) -> None:
         """Called where there is something to show: so many units are done, and `text`."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=text)
+            room = max(0, self._bar.console.width - _BESIDE)  # a line that is too long costs the numbers their ends
+            self._bar.update(self._task, completed=done, description=text[:room])
             return
         now, lines = time.perf_counter(), done * _LINES // self._total
         if lines > self._lines and now - self._said >= self._pause:
