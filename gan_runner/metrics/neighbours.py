@@ -11,7 +11,7 @@ from gan_runner import pictures
 from gan_runner.datasets import Dataset
 from gan_runner.metrics.base import Goals, Metric, Rows, Samples, require
 
-CHUNK = 500  # points whose distances to a block of others are in memory at once
+CHUNK = 500  # points at most whose distances to a block of others are in memory at once
 BLOCK = 2**24  # numbers in such a block
 SHOWN = 10  # of each kind, in a picture
 
@@ -163,9 +163,11 @@ def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> 
     distances = torch.full((len(points), 0), torch.inf, dtype=points.dtype)
     indices = torch.zeros(len(points), 0, dtype=torch.long)
     block = max(CHUNK, BLOCK // points.shape[1])
+    size = max(1, min(CHUNK, BLOCK // (k * points.shape[1])))
+    chunks = [slice(start, start + size) for start in range(0, len(points), size)]
     for start in range(0, len(others), block):
         part = others[start : start + block].flatten(1)
-        found = [_nearest_in(part, points[i], k, None if own is None else own[i] - start) for i in _chunks(len(points))]
+        found = [_nearest_in(part, points[i], k, None if own is None else own[i] - start) for i in chunks]
         for_each = [torch.cat(each) for each in zip(*found, strict=True)]
         distances = torch.cat([distances, for_each[0]], dim=1)
         indices = torch.cat([indices, for_each[1] + start], dim=1)
@@ -183,7 +185,3 @@ def _nearest_in(others: Tensor, points: Tensor, k: int, own: Tensor | None) -> t
     found = estimate.topk(min(k, len(others)), largest=False)
     exact = (points.unsqueeze(1) - others[found.indices]).square().sum(dim=2).sqrt()
     return exact.masked_fill(found.values.isinf(), torch.inf), found.indices
-
-
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
