@@ -117,6 +117,11 @@ class Columns(dict[str, list[float]]):
         super().__init__()
         self._rows = rows
 
+    @property
+    def step(self) -> float:
+        """The last one."""
+        return self._rows[-1]["step"]
+
     def __missing__(self, tag: str) -> list[float]:
         self[tag] = [row[tag] for row in self._rows if tag in row]
         return self[tag]
@@ -275,14 +280,22 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
 
 
 def wrong_samples(case: Case, recent: Columns, whole: Columns) -> str | None:
-    """What shows that samples are not the data's, whatever the losses say; None where nothing does."""
+    """What shows that samples are not the data's, whatever the losses say; None where nothing does.
+
+    While the run lasts, samples may be on their way; at its end they are what they are.
+    """
     limits, error, coverage = case.limits, recent["health/mean_error"], recent["health/coverage"]
-    outside, poor = (measured(name, recent, whole) for name in ("pattern_error", "high_quality"))
-    if stands_above(outside, limits.outside):
+    outside, good = (measured(name, recent, whole) for name in ("pattern_error", "high_quality"))
+    has_ended = recent.step == case.config.trainer.steps
+
+    def is_wrong(values: Sequence[float], limit: float) -> bool:
+        return stands_above(values[-1:] if has_ended else values, limit)
+
+    if is_wrong(outside, limits.outside):
         return f"{outside[-1]:.0%} of the generated values lie outside their range"
-    if stands_above([1 - share for share in poor], limits.poor):
-        return f"{1 - poor[-1]:.0%} of the samples lie near no mode of the data"
-    if stands_above(error, limits.mean_error):
+    if is_wrong([1 - share for share in good], limits.poor):
+        return f"{1 - good[-1]:.0%} of the samples lie near no mode of the data"
+    if is_wrong(error, limits.mean_error):
         return f"the mean sample is {error[-1]:.1f} standard deviations of the data away"
     if case.varies and coverage and max(coverage) < limits.nowhere:
         return f"there are samples near {coverage[-1]:.0%} of the data"

@@ -212,6 +212,12 @@ def test_it_does_not_judge_too_early(overrides, too_early, enough):
     assert [finding.name for finding in diagnose(a_run(ill, steps=enough), case) or []] == ["range"]
 
 
+def test_samples_on_their_way_are_wrong_where_the_run_ends():
+    run, case = a_run({"metric/high_quality": lambda step: 0.68 * step / 4000}, steps=4000), a_case(*NOISE)
+    assert diagnose(run[:-5], case) == []
+    assert [finding.name for finding in diagnose(run, case) or []] == ["not_learned"]
+
+
 def test_consequences_are_not_found_beside_their_cause():
     grey = {"health/lowest": 0.5, "health/diversity": 0.02, "health/mean_error": 4.0}
     hidden = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
