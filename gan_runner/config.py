@@ -132,6 +132,7 @@ class Doctor(Section):
     nowhere: PositiveFloat
     poor: PositiveFloat
     class_kl: PositiveFloat
+    covered: Annotated[float, Field(ge=0, le=1)]
     modes_missing: Annotated[float, Field(ge=0, lt=1)]
     mode_kl: PositiveFloat
     dead_units: PositiveFloat

@@ -247,6 +247,8 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     if stands_above([1 - modes / case.num_modes for modes in found], limits.modes_missing):
         evidence.append(f"samples are found in {found[-1]:.0f} of the data's {case.num_modes} modes")
     for kinds, metric, limit in (("classes", "class_kl", limits.class_kl), ("modes", "reverse_kl", limits.mode_kl)):
+        if metric == "class_kl" and coverage and min(coverage) > limits.covered:
+            continue  # the classifier is at a loss, with grain for example: no class is missing
         if stands_above(values := measured(metric, recent, whole), limit):
             evidence.append(f"some {kinds} of the data are rare or missing (KL {values[-1]:.2f})")
     if not evidence:
