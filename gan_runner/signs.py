@@ -69,7 +69,7 @@ class Case:
         self.varies = self.trains_generator and config.architecture.latent.distribution != "constant"
         self.scores_are_probabilities = parts.loss.density_ratio
         self.saturating = type(parts.loss) is Minimax
-        self.paired = parts.loss.paired
+        self.paired, self.regularizers = parts.loss.paired, parts.regularizers
         self.labelled, self.num_modes = dataset.num_classes > 0, dataset.num_modes
         self.ends = {"generator": ending(parts.generator), "discriminator": ending(parts.discriminator)}
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
@@ -92,7 +92,13 @@ class Case:
             if part not in node:
                 return False
             node = node[part]
-        return not node if key == "regularizer" else str(node).replace("'", "") != value
+        return str(node).replace("'", "") != value
+
+    @property
+    def smoother(self) -> str:
+        """The override that penalizes the discriminator's slope, or does so ten times as much."""
+        weights = (f"regularizer.{name}.weight={10 * r.weight:.2g}" for name, r in self.regularizers.items())
+        return next(weights, "regularizer=r1")
 
     def slower(self, network: str) -> str:
         """The override that makes `network` learn ten times more slowly."""
@@ -211,7 +217,7 @@ def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Foun
     if now < before * case.limits.vanished:
         evidence += f"; the norm of the generator's gradient fell from {before:.2g} to {now:.2g}"
     cause = "the discriminator has won: it learns faster than the generator can follow"
-    tries = [case.slower("discriminator"), "architecture.discriminator.normalization=layer", "regularizer=r1"]
+    tries = [case.slower("discriminator"), "architecture.discriminator.normalization=layer", case.smoother]
     if case.saturating:
         cause += ", and the minimax loss leaves the generator no gradient against a sure discriminator"
         tries.insert(0, "loss=nonsaturating")
@@ -225,7 +231,7 @@ def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
     for what, (tag, network) in figures.items():
         first, now = min(whole[tag][:BEGINNING], default=math.inf), median(recent[tag] or [0.0])
         if now > case.limits.explosion * max(first, 1):
-            tries = ["regularizer=r1", case.slower(network), "trainer.gradient_clip=1"]
+            tries = [case.smoother, case.slower(network), "trainer.gradient_clip=1"]
             cause = f"the {network}'s steps are too large, or nothing bounds the discriminator's slope"
             return f"{what} grew from {first:.2g} to {now:.2g} (medians)", cause, case.advice(*tries)
     return None
@@ -253,7 +259,7 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
             evidence.append(f"some {kinds} of the data are rare or missing (KL {values[-1]:.2f})")
     if not evidence:
         return None
-    rates, tries = case.rates, ["regularizer=r1"]
+    rates, tries = case.rates, [case.smoother]
     tries += [] if case.paired else ["loss=relativistic"]
     tries += ["architecture.conditional=true"] if case.labelled else []
     cause = "whatever pleases the discriminator now is worth more to the generator than variety"
@@ -277,7 +283,7 @@ def fixed_point(case: Case, recent: Columns, whole: Columns) -> Found:
         return None
     evidence = f"the losses stand at their fixed point (generator {means['generator']:.3f}), and yet {wrong}"
     cause = "the discriminator has stopped telling how far off a sample is, as under sigmoids and normalization"
-    tries = ["regularizer=r1", "architecture.discriminator.normalization=none", case.slower("generator")]
+    tries = [case.smoother, "architecture.discriminator.normalization=none", case.slower("generator")]
     return evidence, cause, case.advice(*tries)
 
 
@@ -336,7 +342,7 @@ def oscillation(case: Case, recent: Columns, whole: Columns) -> Found:
     if not case.trains_generator or len(sides) - 1 < case.limits.swings:
         return None
     evidence = f"D(x) - D(G(z)) changed {len(sides) - 1} times between {case.limits.swing} and -{case.limits.swing}"
-    tries = [case.slower("generator"), "regularizer=r1"]
+    tries = [case.slower("generator"), case.smoother]
     return evidence, "the networks circle around each other instead of settling", case.advice(*tries)
 
 
@@ -346,8 +352,8 @@ def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     if not stands_above(shares, case.limits.memorised):
         return None
     evidence = f"{shares[-1]:.0%} of the samples lie nearer to a training sample than new data do"
-    to_try = case.advice(f"trainer.steps={case.config.trainer.steps // 2}")
-    return evidence, "too few data for networks of this size, or for so many steps", to_try
+    cause = "too few data for networks of this size: nothing helps as much as more of them"
+    return evidence, cause, case.advice(case.smoother, f"trainer.steps={int(recent.step) // 4}")
 
 
 def not_learned(case: Case, recent: Columns, whole: Columns) -> Found:

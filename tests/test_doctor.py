@@ -240,6 +240,15 @@ def test_a_repaired_twin_comes_first():
     assert finding.to_try == ["experiment=mnist_lsgan_fixed", "architecture.discriminator.output=[]"]
 
 
+def test_a_penalty_that_is_there_is_to_be_stronger():
+    for overrides, penalty in [
+        ((), "regularizer=r1"),
+        (("regularizer=r2", "regularizer.r2.weight=0.5"), "regularizer.r2.weight=5"),
+    ]:
+        (finding,) = diagnose(a_run({"health/memorised": 0.4}), a_case(*MNIST, *overrides)) or []
+        assert finding.to_try == [penalty, "trainer.steps=750"]
+
+
 def test_what_healed_is_kept_as_resolved_and_is_not_the_verdict():
     doctor = Doctor(case := a_case(*NOISE), build_dataset(case.config), [])
     run = a_run({"health/diversity": lambda step: 0.05 if step < 2000 or step > 3500 else 0.9}, steps=6000)
