@@ -76,13 +76,10 @@ class Case:
 
     def advice(self, *overrides: str) -> list[str]:
         """The overrides of keys that are there and have another value; a recipe's repaired twin comes first."""
-        recipes = cli.CONF / "experiment"
-        stems = [
-            self.config.name,
-            self.config.name.rpartition("_")[0],
-        ]  # mnist_cnn_fixed, pattern_fixed for pattern_bce
-        twins = [f"{stem}_fixed" for stem in stems if (recipes / f"{self.config.name}.yaml").exists()]
-        known = [f"experiment={twin}" for twin in twins if (recipes / f"{twin}.yaml").exists()]
+        recipes, name = cli.CONF / "experiment", self.config.name
+        stems = [name, name.rpartition("_")[0]]  # mnist_cnn_fixed, pattern_fixed for pattern_bce
+        twins = [f"{stem}_fixed" for stem in stems if (recipes / f"{name}.yaml").exists()]
+        known = [f"experiment={twin}" for twin in twins if twin != name and (recipes / f"{twin}.yaml").exists()]
         return known + [override for override in overrides if self._is_news(override)]
 
     def _is_news(self, override: str) -> bool:
@@ -97,7 +94,7 @@ class Case:
     @property
     def smoother(self) -> str:
         """The override that penalizes the discriminator's slope, or does so ten times as much."""
-        weights = (f"regularizer.{name}.weight={10 * r.weight:.2g}" for name, r in self.regularizers.items())
+        weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in self.regularizers.items())
         return next(weights, "regularizer=r1")
 
     def slower(self, network: str) -> str:
@@ -217,10 +214,10 @@ def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Foun
     if now < before * case.limits.vanished:
         evidence += f"; the norm of the generator's gradient fell from {before:.2g} to {now:.2g}"
     cause = "the discriminator has won: it learns faster than the generator can follow"
-    tries = [case.slower("discriminator"), "architecture.discriminator.normalization=layer", case.smoother]
+    tries = [case.smoother, case.slower("discriminator")]
     if case.saturating:
         cause += ", and the minimax loss leaves the generator no gradient against a sure discriminator"
-        tries.insert(0, "loss=nonsaturating")
+        tries.append("loss=nonsaturating")
     return evidence, cause, case.advice(*tries)
 
 
@@ -259,15 +256,14 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
             evidence.append(f"some {kinds} of the data are rare or missing (KL {values[-1]:.2f})")
     if not evidence:
         return None
-    rates, tries = case.rates, [case.smoother]
+    cause = "whatever pleases the discriminator now is worth more to the generator than variety"
+    tries = [case.smoother]
     tries += [] if case.paired else ["loss=relativistic"]
     tries += ["architecture.conditional=true"] if case.labelled else []
-    cause = "whatever pleases the discriminator now is worth more to the generator than variety"
-    if rates["generator"] > rates["discriminator"]:
-        ratio = rates["generator"] / rates["discriminator"]
-        cause = f"the generator's learning rate is {ratio:.3g} times the discriminator's, which cannot follow"
-        tries.insert(0, f"optimizer.discriminator.lr={rates['generator']:.2g}")
-    tries.append(case.slower("generator"))
+    generator, discriminator = case.rates["generator"], case.rates["discriminator"]
+    if generator > 2 * discriminator:
+        cause = f"the discriminator cannot follow, at a learning rate of {discriminator:.2g} to {generator:.2g}"
+        tries = [f"optimizer.discriminator.lr={generator:.2g}"]
     return " and ".join(evidence), cause, case.advice(*tries)
 
 

@@ -21,7 +21,10 @@ TWINS = {
     ("vanilla_mlp", "vanilla_mlp_fixed"): {"architecture.generator.output", "architecture.discriminator.output"},
     ("minimax_mlp", "minimax_mlp_saturating"): {"loss._target_"},
     ("pattern_bce", "pattern_mse"): {"loss._target_", "seed"},
-    ("mnist_lsgan", "mnist_lsgan_fixed"): {"architecture.discriminator.output"},
+    ("mnist_lsgan", "mnist_lsgan_fixed"): {
+        "architecture.discriminator.output",
+        *("optimizer.generator.lr", "optimizer.discriminator.lr", "trainer.ema_decay"),
+    },
     ("mode_collapse", "mode_collapse_fixed"): {"optimizer.discriminator.lr"},
     ("mnist_cnn", "mnist_cnn_fixed"): {
         "architecture.discriminator.normalization",
