@@ -228,7 +228,7 @@ def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
     for what, (tag, network) in figures.items():
         first, now = min(whole[tag][:BEGINNING], default=math.inf), median(recent[tag] or [0.0])
         if now > case.limits.explosion * max(first, 1):
-            tries = [case.smoother, case.slower(network), "trainer.gradient_clip=1"]
+            tries = [case.slower(network), case.smoother]
             cause = f"the {network}'s steps are too large, or nothing bounds the discriminator's slope"
             return f"{what} grew from {first:.2g} to {now:.2g} (medians)", cause, case.advice(*tries)
     return None
