@@ -102,7 +102,12 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     "few classes": ("collapse", {"metric/class_kl": 1.1, "health/coverage": 0.4}, MNIST, "1.1"),
     "uneven modes": ("collapse", {"metric/reverse_kl": 0.6}, NOISE, "modes"),
     "missing modes": ("collapse", {"metric/modes": 7.0}, ("dataset=ring", *NOISE), "7 of the data's 8 modes"),
-    "imbalance": ("collapse", {"health/diversity": 0.05}, (*NOISE, "optimizer.discriminator.lr=2e-6"), "2e-06 to 0.0002"),
+    "imbalance": (
+        "collapse",
+        {"health/diversity": 0.05},
+        (*NOISE, "optimizer.discriminator.lr=2e-6"),
+        "2e-06 to 0.0002",
+    ),
     "ln 2, elsewhere": ("fixed_point", AT_LN2 | {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
     "ln 2, wrong pattern": ("fixed_point", AT_LN2 | {"metric/pattern_error": 0.96}, (), "96%"),
     "constant logits": ("discriminator_blind", {"logits/std": 1e-5, "health/mean_error": 4.0}, (), "1e-05"),
