@@ -2,6 +2,7 @@
 be measured, watched, stopped and continued exactly.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gan_runner import checkpoint, pictures, theory
 from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
@@ -61,9 +62,7 @@ class Trainer:
         self.trains_generator = "generator" in self.parts.optimizers
         self.ema = None
         if self.settings.ema_decay is not None and self.trains_generator:
-            average = get_ema_multi_avg_fn(self.settings.ema_decay)
-            self.ema = AveragedModel(self.generator, multi_avg_fn=average)  # averages parameters, copies buffers
-            self.ema.n_averaged = self.ema.n_averaged.cpu()  # asked for at each step, which would wait for a GPU
+            self.ema = MovingAverage(self.generator, self.settings.ema_decay)
         self.parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in self.parts.optimizers.items()
@@ -119,7 +118,7 @@ class Trainer:
                     fake = fake if settings.generator_noise == "reused" else self._draw_noise(noise)
                     generator = self._update_generator(real, fake, logs)
                     if self.ema is not None:
-                        self.ema.update_parameters(self.generator)
+                        self.ema.update()
 
                 self.step = step
                 self._log_and_sample(discriminator, generator)
@@ -469,6 +468,35 @@ class Trainer:
         if self.ranks.size > 1 and not self._is_time(self.settings.log_every, self.step):
             return False
         return self.ranks.any(self._stop)
+
+
+class MovingAverage(nn.Module):
+    """A network's exponential moving average, w̄ ← β w̄ + (1 − β) w, which begins as the w of the first update.
+
+    Buffers, such as the statistics of batch normalization, are copied. torch's `AveragedModel` does the same, but looks
+    for the weights again at each update: up to a tenth of a small network's step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network)
+        self.n_averaged: Tensor
+        self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU: a GPU would be waited for at each step
+        self._average = get_ema_multi_avg_fn(decay)
+        self._averages: list[Tensor] = list(self.module.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
+        self._buffers_of_both = list(zip(self.module.buffers(), network.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the network as it is now."""
+        if self.n_averaged:
+            self._average(self._averages, self._weights, self.n_averaged)
+        else:
+            torch._foreach_copy_(self._averages, self._weights)
+        for copied, buffer in self._buffers_of_both:
+            copied.copy_(buffer)
+        self.n_averaged += 1
 
 
 class Clock:

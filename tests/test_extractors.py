@@ -9,12 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from gan_runner import cli, extractors
 from gan_runner.checkpoint import dump
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.errors import UserError
 from gan_runner.extractors import Classifier, Inception, Network, PerChannel, cached, find_extractor, how_to_make
+from gan_runner.metrics import FID, Samples
 
 CPU = torch.device("cpu")
 DIGITS = extractors.SHIPPED / "digits.safetensors"
@@ -113,6 +115,20 @@ def test_a_network_for_any_size(shape, last_map):
     assert network.blocks(images).shape == (2, 16, *last_map)
     features, logits = network(images)
     assert (features.shape, logits.shape) == ((2, 16), (2, 5))
+
+
+def test_fid_by_the_digits_grows_as_digits_are_spoilt(images_and_labels, digits):
+    images, labels = images_and_labels
+    real = Samples(images, extractor=Classifier(DIGITS, CPU))
+
+    def fid(spoilt: torch.Tensor) -> float:
+        return FID(len(spoilt)).measure(Samples(spoilt, extractor=real.extractor), real, digits)["fid"]
+
+    blurred = [fid(gaussian_blur(images, [13, 13], [width, width])) for width in (0.5, 1.0, 2.0)]
+    kept = [fid(images[labels < classes]) for classes in (10, 9, 8, 7)]
+    noise = fid(torch.rand(images.shape, generator=torch.Generator().manual_seed(0)))
+    assert kept == sorted(kept)
+    assert kept[0] < blurred[0] < blurred[1] < blurred[2] < noise / 5
 
 
 # Channels that are images of their own
