@@ -2,7 +2,6 @@
 be measured, watched, stopped and continued exactly.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gan_runner import checkpoint, pictures, theory
 from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
@@ -24,6 +22,7 @@ from gan_runner.evaluation import Evaluation, Report, choose_objective
 from gan_runner.logger import Logger, Row
 from gan_runner.metrics import Goal
 from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
+from gan_runner.optimization import MovingAverage, lay_out, learning_rate_factor
 from gan_runner.randomness import derive, rng
 from gan_runner.run_directory import RunDirectory
 from gan_runner.signs import Case, Finding
@@ -470,35 +469,6 @@ class Trainer:
         return self.ranks.any(self._stop)
 
 
-class MovingAverage(nn.Module):
-    """A network's exponential moving average, w̄ ← β w̄ + (1 − β) w, which begins as the w of the first update.
-
-    Buffers, such as the statistics of batch normalization, are copied. torch's `AveragedModel` does the same, but looks
-    for the weights again at each update: up to a tenth of a small network's step.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(network)
-        self.n_averaged: Tensor
-        self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU: a GPU would be waited for at each step
-        self._average = get_ema_multi_avg_fn(decay)
-        self._averages: list[Tensor] = list(self.module.parameters())
-        self._weights: list[Tensor] = list(network.parameters())
-        self._buffers_of_both = list(zip(self.module.buffers(), network.buffers(), strict=True))
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Takes in the network as it is now."""
-        if self.n_averaged:
-            self._average(self._averages, self._weights, self.n_averaged)
-        else:
-            torch._foreach_copy_(self._averages, self._weights)
-        for copied, buffer in self._buffers_of_both:
-            copied.copy_(buffer)
-        self.n_averaged += 1
-
-
 class Clock:
     """Speed since the last pause, and the time since the beginning."""
 
@@ -521,23 +491,3 @@ def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:
     """The row with the best value of `tag`, the newest of several as good; None where no row has it."""
     sign = 1 if goal == "max" else -1
     return max((row for row in rows if tag in row), key=lambda row: (sign * row[tag], row["step"]), default=None)
-
-
-def lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives each moment its parameter's layout in memory; raises `ValueError` where one cannot belong to it.
-
-    Fused optimizers walk parameter and moment side by side without a look at strides (channels-last weights) or shapes.
-    """
-    for parameter, moments in optimizer.state.items():
-        for name, moment in moments.items():
-            if moment.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
-            elif optimizer.defaults.get("fused") and (name != "step" or moment.dim()):
-                raise ValueError(f"{name} of shape {tuple(moment.shape)} for a weight of {tuple(parameter.shape)}")
-
-
-def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
-    """What the learning rates are multiplied by at `step` (1 … steps)."""
-    progress = (step - 1) / steps
-    factor = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[schedule]
-    return factor * min(1.0, step / (warmup_steps + 1))

@@ -13,8 +13,9 @@ from gan_runner import cli
 from gan_runner.build import build_dataset
 from gan_runner.config import Config, check
 from gan_runner.devices import Ranks
+from gan_runner.optimization import learning_rate_factor
 from gan_runner.randomness import rng
-from gan_runner.trainer import Trainer, learning_rate_factor
+from gan_runner.trainer import Trainer
 from tests.training import newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.
