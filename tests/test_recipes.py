@@ -18,7 +18,10 @@ RING_OR_GRID = {f"dataset.{key}" for key in ("_target_", "modes", "radius", "sid
 
 # The keys in which a recipe differs from the one it builds on.
 TWINS = {
-    ("vanilla_mlp", "vanilla_mlp_fixed"): {"architecture.generator.output", "architecture.discriminator.output"},
+    ("vanilla_mlp", "vanilla_mlp_fixed"): {
+        *("architecture.generator.output", "architecture.discriminator.output"),
+        *("regularizer.r1._target_", "regularizer.r1.weight", "regularizer.r1.interval"),
+    },
     ("minimax_mlp", "minimax_mlp_saturating"): {"loss._target_"},
     ("pattern_bce", "pattern_mse"): {"loss._target_", "seed"},
     ("mnist_lsgan", "mnist_lsgan_fixed"): {
@@ -41,7 +44,8 @@ TWINS = {
     },
     ("ring_plain", "grid_plain"): RING_OR_GRID,
     ("ring_best", "grid_best"): RING_OR_GRID
-    | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr", "trainer.steps"}
+    | {"loss._target_", "architecture.latent.scale", "optimizer.generator.lr", "optimizer.discriminator.lr"}
+    | {f"trainer.{key}" for key in ("steps", "batch_size", "discriminator_forward")}
     | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
     ("stacked_mnist_best", "stacked_mnist_full"): {
         *("architecture.generator.channels", "architecture.discriminator.channels"),
