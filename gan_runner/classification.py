@@ -61,6 +61,8 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
         raise UserError(f"batch_size is {settings.batch_size}; there are {len(rows)} images to train on")
 
     network = fit(dataset, rows, settings, device)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise UserError(f"lr={settings.lr:g}: the training diverged, and nothing is kept; try lr={settings.lr / 10:g}")
     right = accuracy(network, test, test_rows, device)
     about = About(
         **settings.model_dump(exclude={"dataset", "device", "out"}),

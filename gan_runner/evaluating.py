@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,20 +59,22 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     device = find_device(settings.device)
     if (settings.run is None) == (settings.runs is None):
         raise UserError("run: name one run directory with run=…, or several, or a folder of them, with runs=…")
+    if settings.runs == []:
+        raise UserError("runs=[]: names no run")
     if settings.run is not None:
         report = evaluate_run(Path(settings.run), settings, device)
         show(table_of_one(report))
         print(settings.run)
         return cli.FAILED if report.failures else cli.COMPLETED
-    reports: dict[str, Report | str] = {}
+    reports: dict[str, Report | None] = {}
     for path in find_runs([settings.runs] if isinstance(settings.runs, str) else settings.runs or []):
         try:
             reports[str(path)] = evaluate_run(path, settings, device)
         except UserError as error:
             say(f"error: {error}")
-            reports[str(path)] = str(error)
+            reports[str(path)] = None
     show(table_of_several(reports))
-    failed = any(isinstance(report, str) or report.failures for report in reports.values())
+    failed = any(report is None or report.failures for report in reports.values())
     return cli.FAILED if failed else cli.COMPLETED
 
 
@@ -89,13 +91,16 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
 
     By default with the run's own metrics and noise: the figures are those of its last evaluation. Raises `UserError`.
     """
-    stored = read_run(path, settings.trust, "run")
+    stored, before = read_run(path, settings.trust, "run"), read_json(path / "evaluation.json")
     if settings.metric:
         stored["metric"] = settings.metric
     if settings.dataset.root is not None:
         stored["dataset"] |= {"root": settings.dataset.root}
     stored["evaluation"] |= {k: v for k, v in settings.evaluation.model_dump().items() if v is not None}
-    config = check(stored)
+    try:
+        config = check(stored)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     generator = load_generator(path, settings.trust, device, settings.checkpoint)
     dataset = build_dataset(config)
     if dataset.fingerprint() != read_json(path / "manifest.json").get("data", {}).get("fingerprint"):
@@ -108,12 +113,11 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
     report = evaluation(generator, seed, with_pictures=True)
 
     content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
-    before = read_json(path / "evaluation.json")
     content |= {"objective": before["objective"]} if "objective" in before else {}
     try:
-        write_atomically(path / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
         for name, picture in report.pictures.items():
             pictures.save(path / "evaluation" / f"{name}.png", picture)
+        write_atomically(path / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(f"{path}: cannot keep the evaluation: {error.strerror or error}") from error
     return report
@@ -121,36 +125,46 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
 
 def table_of_one(report: Report) -> "Table":
     """A row a figure, with all that it depends on."""
-    from rich.table import Table
-
-    table = Table("figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor")
+    heads = ["figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor"]
+    rows = []
     for name, f in report.figures.items():
         better = {"min": "lower", "max": "higher", None: ""}[f.goal]
         extractor = f"{f.extractor} {(f.extractor_hash or '')[:8]}" if f.extractor else ""
         perfect = f"{number(f.perfect)} (N {f.perfect_samples:,})"
         real = f"{f.real_samples:,}" if f.real_samples else "the truth"
-        row = (name, number(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor)
-        table.add_row(*row)
-    for name, reason in report.failures.items():
-        table.add_row(name, "failed", reason)
-    return table
+        rows.append([name, number(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
+    rows += [[name, "failed", reason] for name, reason in report.failures.items()]
+    return table(heads, rows)
 
 
-def table_of_several(reports: Mapping[str, Report | str]) -> "Table":
-    """A row a run, a column a figure; at the end what a perfect sampler scores on the data of the first run."""
+def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
+    """A row a run, a column a figure; at the end what a perfect sampler scores, where it is the same for all."""
+    found = [report for report in reports.values() if report is not None]
+    metrics = {name: figure.metric for report in found for name, figure in report.figures.items()}
+    rows = [[path, *(_cell(report, *figure) for figure in metrics.items())] for path, report in reports.items()]
+    ideal = [{number(r.figures[name].perfect) for r in found if name in r.figures} for name in metrics]
+    rows.append(["a perfect sampler", *(values.pop() if len(values) == 1 else "" for values in ideal)])
+    return table(["run", *metrics], rows)
+
+
+def _cell(report: Report | None, name: str, metric: str) -> str:
+    """A figure; nothing where it was not asked for."""
+    if report is None:
+        return "not measured"
+    if name in report.figures:
+        return number(report.figures[name].value)
+    return "failed" if metric in report.failures else ""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """Cells as they are: a path may hold what rich would take for markup."""
     from rich.table import Table
+    from rich.text import Text
 
-    measured = {path: report for path, report in reports.items() if isinstance(report, Report)}
-    names = list(dict.fromkeys(name for report in measured.values() for name in report.figures))
-    table = Table("run", *names)
-    for path, found in reports.items():
-        if isinstance(found, str):
-            table.add_row(path, found)
-        else:
-            table.add_row(path, *(number(found.figures[n].value) if n in found.figures else "failed" for n in names))
-    first = next(iter(measured.values()), Report())
-    table.add_row("a perfect sampler", *(number(first.figures[n].perfect) if n in first.figures else "" for n in names))
-    return table
+    made = Table(*heads)
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
 
 
 def number(value: float | None) -> str:

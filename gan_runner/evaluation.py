@@ -24,7 +24,7 @@ from gan_runner.console import Progress, say
 from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.extractors import find_extractor, how_to_make
-from gan_runner.metrics import Extractor, Goal, Metric, Rows, Samples, Stored
+from gan_runner.metrics import Extractor, Goal, Metric, Need, Rows, Samples, Stored
 from gan_runner.pictures import Picture, beside
 from gan_runner.randomness import rng
 
@@ -49,6 +49,14 @@ class Figure:
     held_out: str
     extractor: str | None
     extractor_hash: str | None
+
+    @property
+    def perfect_sampler(self) -> str:
+        """`perfect` in words, with its N where there were fewer held-out samples than generated ones."""
+        if self.perfect is None:
+            return ""
+        fewer = "" if self.perfect_samples == self.samples else f" at N {self.perfect_samples:,}"
+        return f"a perfect sampler {self.perfect:,.4f}{fewer}"
 
 
 @dataclass
@@ -84,6 +92,7 @@ class Evaluation:
         self._config = config
         self._facts = Facts.of(dataset)
         self._extractor: Extractor | None = None
+        self._first = cache(lambda side, count: side[:count])
         self._perfect: dict[str, dict[str, float]] = {}
         self._done = 0
         self._progress: Progress | None = None
@@ -91,7 +100,7 @@ class Evaluation:
         for name, metric in metrics.items():
             if reason := metric.unfit(dataset, config.architecture.conditional):
                 raise UserError(f"metric.{name}: {reason}")
-        if any(metric.needs for metric in metrics.values()):
+        if config.evaluation.extractor != "auto" or any(metric.needs for metric in metrics.values()):
             self._extractor = find_extractor(config.evaluation.extractor, dataset, device)
         classes = self._extractor.classes if self._extractor is not None else 0
         if classes and dataset.num_classes and classes != dataset.num_classes:
@@ -101,8 +110,30 @@ class Evaluation:
         seen = (None, "features" if self._extractor is not None else None, "classes" if classes else None)
         blind = [name for name, metric in metrics.items() if metric.needs not in seen]
         if blind:
-            say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset)}")
+            kind: Need = "classes" if all(metrics[name].needs == "classes" for name in blind) else "features"
+            say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset, kind)}")
         self.metrics = {name: metric for name, metric in metrics.items() if name not in blind}
+        self._check_figures()
+        self._check_numbers()
+
+    def _check_figures(self) -> None:
+        """UserError where two metrics compute a figure of one name: one of them would be lost."""
+        owners: dict[str, str] = {}
+        for name, metric in self.metrics.items():
+            for figure in metric.goals:
+                if figure in owners:
+                    raise UserError(f"metric.{name}: computes '{figure}', and so does metric.{owners[figure]}")
+                owners[figure] = name
+
+    def _check_numbers(self) -> None:
+        """UserError where a metric would have too few samples at each evaluation because a key says so."""
+        limit = self._config.evaluation.real_samples
+        for name, metric in self.metrics.items():
+            least = metric.least(self._extractor.features if self._extractor is not None else 0)
+            if metric.samples < least:
+                raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {least}")
+            if limit is not None and limit < least and metric.against != "none":
+                raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {least}")
 
     @property
     def goals(self) -> dict[str, Goal | None]:
@@ -116,33 +147,29 @@ class Evaluation:
             return report
         self._done, self._progress = 0, None
         try:
-            real, perfect, held_out = self._real
-            self._progress = Progress("evaluated", self._work(len(real)), part_of=part_of)
+            self._progress = Progress("evaluated", self._work(), part_of=part_of)
             made = self._draw(generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _one_line(error))
             say(f"warning: nothing could be measured: {_one_line(error)}")
         else:
-            self._measure(report, made, real, perfect, held_out, with_pictures)
+            self._measure(report, made, with_pictures)
         finally:
             if self._progress is not None:
                 self._progress.close()
         return report
 
-    def _measure(
-        self, report: Report, made: Samples, real: Samples, perfect: Samples, held_out: str, with_pictures: bool
-    ) -> None:
+    def _measure(self, report: Report, made: Samples, with_pictures: bool) -> None:
         """Adds to `report` what each metric says of the samples `made`, or why it fails."""
-        # One for all metrics of this N, so that its features are found once.
-        first, ideal_first, real_first = (cache(lambda n, of=side: of[:n]) for side in (made, perfect, real))
+        first = cache(lambda count: made[:count])
+        real = self._real.samples
         for name, metric in self.metrics.items():
-            part, ideal = first(metric.samples), ideal_first(metric.samples)
-            truth = real_first(_wanted(metric, len(real)))
+            part, (truth, ideal, reference) = first(metric.samples), self._parts_of_real(metric)
             extractor = self._extractor if metric.needs else None
             self._advance(0, name)
             try:
                 found = metric.measure(part, truth, self.dataset)
-                best = self._score_of_perfect(name, metric, ideal, truth)
+                best = self._score_of_perfect(name, metric, ideal, reference)
                 for figure, value in found.items():
                     report.figures[figure] = Figure(
                         metric=name,
@@ -152,7 +179,7 @@ class Evaluation:
                         samples=len(part),
                         real_samples=len(truth),
                         perfect_samples=len(ideal),
-                        held_out=held_out,
+                        held_out=self._real.whence,
                         extractor=extractor.name if extractor else None,
                         extractor_hash=extractor.hash if extractor else None,
                     )
@@ -168,16 +195,27 @@ class Evaluation:
             except Exception as error:
                 say(f"warning: no picture of real samples beside generated ones: {_one_line(error)}")
 
-    def _work(self, real: int) -> int:
+    def _parts_of_real(self, metric: Metric) -> tuple[Samples, Samples, Samples]:
+        """What a metric sees of the real, the ideal and the reference samples.
+
+        One for all metrics and evaluations that want as many, so that its features are found once.
+        """
+        real = self._real
+        truth, reference = (self._first(side, _wanted(metric, len(side))) for side in (real.samples, real.reference))
+        return truth, self._first(real.ideal, metric.samples), reference
+
+    def _work(self) -> int:
         """How many samples there are to draw, to look at (by the extractor) and to measure, each metric's apart."""
-        looks = {
-            (side, count)
-            for metric in self.metrics.values()
-            for side, count in (("made", metric.samples), ("perfect", metric.samples), ("real", _wanted(metric, real)))
-            if metric.needs and not (side == "perfect" and self._perfect)
+        looking = {name: metric for name, metric in self.metrics.items() if metric.needs}
+        made = {metric.samples for metric in looking.values()}
+        real = {
+            id(part): len(part)
+            for name, metric in looking.items()
+            for part in self._parts_of_real(metric)[: 1 if name in self._perfect else 3]
+            if not part.is_seen
         }
         samples = [metric.samples for metric in self.metrics.values()]
-        return max(samples) + sum(samples) + sum(count for _, count in looks)
+        return max(samples) + sum(samples) + sum(made) + sum(real.values())
 
     def _advance(self, count: int, text: str) -> None:
         self._done += count
@@ -187,7 +225,7 @@ class Evaluation:
     def _draw(self, generate: Generate, seed: int) -> Samples:
         """As many samples as any metric wants; a conditional generator is asked for the data's labels."""
         count = max(metric.samples for metric in self.metrics.values())
-        real, labels = self._real[0], None
+        real, labels = self._real.samples, None
         if self._config.architecture.conditional and real.labels is not None:
             labels = real.labels.repeat(-(-count // len(real)))[:count]
         chunk, noise, made = max(1, _CHUNK // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
@@ -199,19 +237,19 @@ class Evaluation:
         return Samples(torch.cat(made), labels, extractor)
 
     @cached_property
-    def _real(self) -> tuple[Samples, Samples, str]:
-        """Training samples, samples in the place of a perfect sampler's, and where those come from."""
+    def _real(self) -> "Real":
         wanted = max(metric.samples for metric in self.metrics.values())
         knows = all(metric.against != "all" for metric in self.metrics.values())
         limit = self._config.evaluation.real_samples
-        most = wanted if knows and (limit is None or wanted < limit) else limit
         held_out = self.dataset.held_out()
         if held_out is not None:
+            most = wanted if knows and (limit is None or wanted < limit) else limit
             whence = "fresh samples" if held_out is self.dataset else "data held out from training"
-            return self._take(self.dataset, most, wanted, 0), self._take(held_out, wanted, wanted, 1), whence
-        both = self._take(self.dataset, limit, 2 * wanted, 0)
-        half = len(both) // 2
-        return both[:half], both[half:], "the other half of the training data"
+            real = self._take(self.dataset, most, wanted, 0)
+            return Real(real, self._take(held_out, wanted, wanted, 1), real, whence)
+        real = self._take(self.dataset, limit, 2 * wanted, 0)
+        half = len(real) // 2
+        return Real(real, real[half:], real[:half], "half of the training data, held against the other half")
 
     def _take(self, dataset: Dataset, most: int | None, wanted: int, seed: int) -> Samples:
         """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
@@ -233,6 +271,16 @@ class Evaluation:
                 say(f"warning: metric {name} cannot tell what a perfect sampler would score: {_one_line(error)}")
                 self._perfect[name] = {}
         return self._perfect[name]
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real samples, and those that stand for a perfect generator's."""
+
+    samples: Samples  # what generated samples are held against
+    ideal: Samples
+    reference: Samples  # what `ideal` is held against: the same, or where it is itself a part of them, the rest
+    whence: str  # `ideal` comes
 
 
 class Looking:

@@ -17,7 +17,7 @@ from gan_runner.checkpoint import parse
 from gan_runner.config import Section, validate
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
-from gan_runner.metrics import Extractor
+from gan_runner.metrics import Extractor, Need
 
 # Made on one thread (OMP_NUM_THREADS=1, torch 2.14, AVX-512); right on 99.54 % of MNIST's 10,000 test images:
 #   gan-classifier dataset=mnist name=digits out=gan_runner/weights/digits.safetensors
@@ -93,7 +93,7 @@ class Classifier:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
             raise UserError(f"evaluation.extractor={path}: holds numbers that are not finite")
         self.name, self.hash = self.about.name, hashlib.sha256(content).hexdigest()
-        self.classes = self.about.classes
+        self.features, self.classes = network.head.in_features, self.about.classes
         self._path, self._device = path, device
         self._network = network.eval().float().to(device).to(memory_format=torch.channels_last)
 
@@ -123,7 +123,7 @@ class PerChannel:
 
     def __init__(self, classifier: Classifier, channels: int) -> None:
         self.name, self.hash = f"{classifier.name}_per_channel", classifier.hash
-        self.classes = classifier.classes**channels
+        self.features, self.classes = classifier.features * channels, classifier.classes**channels
         self._classifier, self._channels = classifier, channels
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -144,7 +144,7 @@ class Inception:
     UserError where `path` is missing, damaged or something else.
     """
 
-    name, classes = "inception", 0
+    name, features, classes = "inception", 2048, 0
 
     def __init__(self, path: Path, device: torch.device) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -155,11 +155,8 @@ class Inception:
             torch.save(torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"), clean)
             clean.seek(0)
             network = FeatureExtractorInceptionV3(self.name, ["2048"], feature_extractor_weights_path=clean)
-        except Exception as error:  # there is no end to what unpickling raises
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"evaluation.extractor={path}: holds no Inception weights ({INCEPTION}): {reason}"
-            ) from error
+        except Exception as error:  # there is no end to what unpickling raises, nor to the advice that it gives
+            raise UserError(f"evaluation.extractor={path}: holds no Inception weights ({INCEPTION})") from error
         self.hash = hashlib.sha256(content).hexdigest()
         self._network, self._device = network.to(device), device
 
@@ -224,11 +221,13 @@ def cached(dataset: Dataset) -> Path:
     return cache_folder() / "extractors" / f"{images.fingerprint()}.safetensors"
 
 
-def how_to_make(dataset: Dataset) -> str:
-    """One sentence: what makes an extractor for `dataset`, for which "auto" finds none."""
+def how_to_make(dataset: Dataset, kind: Need) -> str:
+    """One sentence: what makes an extractor of that kind for `dataset`, for which "auto" finds none."""
     if len(dataset.shape) != 3:
         return "extractors look at images, which these data are not"
     if dataset.num_classes > 1:
         return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
+    if kind == "classes":
+        return "these data have no labels; evaluation.extractor=PATH takes a classifier of other images of this size"
     where = "github.com/toshas/torch-fidelity/releases"
     return f"evaluation.extractor=PATH takes Inception's weights: {INCEPTION} from {where}"

@@ -81,20 +81,20 @@ def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float
     return _draw(figure)
 
 
-def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, float | None]) -> Picture:
-    """Each figure over the steps, and a dashed line at what a perfect sampler would score."""
+def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, tuple[float | None, str]]) -> Picture:
+    """Each figure over the steps, and a dashed line at what a perfect sampler would score, with what it is called."""
     from matplotlib.figure import Figure
 
     columns = min(len(perfect), 3)
     lines = -(-len(perfect) // columns)
     figure = Figure(figsize=(4 * columns, 3 * lines), dpi=100, layout="constrained")
-    for place, (name, ideal) in enumerate(perfect.items(), 1):
+    for place, (name, (ideal, label)) in enumerate(perfect.items(), 1):
         axes = figure.add_subplot(lines, columns, place, title=name.replace("_", " "), xlabel="step")
         points = [(row["step"], row[f"metric/{name}"]) for row in rows if f"metric/{name}" in row]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".")
         if ideal is not None:
-            axes.axhline(ideal, color="gray", linestyle="--", linewidth=1, label=f"a perfect sampler: {ideal:.4g}")
+            axes.axhline(ideal, color="gray", linestyle="--", linewidth=1, label=label)
             axes.legend(fontsize=8)
     return _draw(figure)
 

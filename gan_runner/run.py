@@ -208,7 +208,7 @@ class Record:
         trainer = self.trainer
         charts = {"losses": ("loss/chart", pictures.loss_chart(logger.rows, trainer.reference_losses()))}
         if figures := trainer.report.figures:
-            perfect = {name: figure.perfect for name, figure in figures.items()}
+            perfect = {name: (figure.perfect, figure.perfect_sampler) for name, figure in figures.items()}
             charts["metrics"] = ("metric/chart", pictures.metric_chart(logger.rows, perfect))
         if trainer.evolution:
             vectors = torch.stack(trainer.evolution).numpy()
@@ -248,9 +248,9 @@ def _context(figure: Figure | None) -> str:
     """What a figure rests on, for the summary."""
     if figure is None:
         return ""
-    perfect = "" if figure.perfect is None else f"a perfect sampler {figure.perfect:,.4f}, "
-    extractor = "" if figure.extractor_hash is None else f", {figure.extractor} {figure.extractor_hash[:8]}"
-    return f"  ({perfect}N {figure.samples:,}{extractor})"
+    parts = [figure.perfect_sampler, f"N {figure.samples:,}"]
+    parts += [f"{figure.extractor} {figure.extractor_hash[:8]}"] if figure.extractor_hash is not None else []
+    return f"  ({', '.join(part for part in parts if part)})"
 
 
 def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:

@@ -118,6 +118,8 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
     Raises `UserError`, which names the file that is not what a run leaves.
     """
     stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
+    if checkpoint == "best" and ended_best(run):
+        checkpoint = "newest"
     weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
     try:
         config = validate(Config, stored)
@@ -143,6 +145,13 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
         raise UserError(f"{weights}: holds numbers that are not finite")
     classes = labels_wanted(config.architecture, facts)
     return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)
+
+
+def ended_best(run: Path) -> bool:
+    """Whether a completed run was at its best when it ended, perhaps out of turn: that is no checkpoint of its own."""
+    status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
+    step = objective.get("step") if isinstance(objective, dict) else None
+    return status.get("state") == "completed" and status.get("step") == step
 
 
 def _best_generator(state: Mapping[str, Any]) -> dict[str, Tensor]:

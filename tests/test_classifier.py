@@ -52,6 +52,12 @@ def the_images(folder: Path, channels: Literal[1, 3] = 3) -> Images:
     return Images(root=str(folder / "data"), size=8, crop=None, channels=channels, value_range=(-1, 1))
 
 
+def test_a_training_that_diverges_leaves_nothing(corners, tmp_path):
+    with pytest.raises(UserError, match=r"lr=1e\+30: the training diverged, and nothing is kept; try lr=1e\+29"):
+        train(*corners, "lr=1e30")
+    assert not (tmp_path / "cache" / "extractors").exists()
+
+
 def idx(array: np.ndarray) -> bytes:
     return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 

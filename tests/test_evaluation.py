@@ -12,16 +12,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from gan_runner import cli
-from gan_runner.build import build_dataset
+from gan_runner.build import Facts, build_dataset
 from gan_runner.checkpoint import parse
 from gan_runner.config import check
+from gan_runner.datasets import ArrayDataset
 from gan_runner.errors import UserError
 from gan_runner.evaluating import evaluate_runs
 from gan_runner.evaluation import Evaluation, Looking
+from gan_runner.extractors import Classifier
 from gan_runner.run_directory import read_objective
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
+MNIST = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_tanh")
 STEPS = ("trainer.steps=40", "trainer.evaluate_every=10", "trainer.checkpoint_every=20", *TINY)
 
 
@@ -122,10 +125,13 @@ def test_an_undefined_figure_is_no_failure(tmp_path):
     json.loads((run / "evaluation.json").read_text(), parse_constant=pytest.fail)  # JSON has no NaN
 
 
-def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path):
+@pytest.mark.parametrize("every", [10, 15, 100])
+def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path, every):
     run = tmp_path / "run"
-    ended = outcome(run, *STEPS, "trainer.objective=metric/mean_gap", *judge("mean"))
+    words = [f"trainer.evaluate_every={every}", "trainer.objective=metric/mean_gap", *judge("mean")]
+    ended = outcome(run, *STEPS, *words)
     values = {row["step"]: row["metric/mean_gap"] for row in rows(run) if "metric/mean_gap" in row}
+    assert max(values) == 40
     best = min(values, key=lambda step: (values[step], -step))
     assert ended == cli.Outcome(cli.COMPLETED, values[best])
     assert read_objective(run) == values[best]
@@ -136,7 +142,10 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path):
         "step": best,
     }
     file = run / "checkpoints" / "best.safetensors"
-    assert parse(file.read_bytes(), file)["step"] == best
+    in_turn = [step for step in values if step % every == 0]
+    assert file.exists() == bool(in_turn)
+    if in_turn:  # a longer run would not have had the last one
+        assert parse(file.read_bytes(), file)["step"] == min(in_turn, key=lambda step: (values[step], -step))
     # What is measured of that checkpoint afterwards is what was measured when it was written.
     assert evaluate(f"run={run}", "checkpoint=best", "trust=[tests]") == cli.COMPLETED
     again = evaluation(run)
@@ -169,7 +178,14 @@ def test_a_sweep_gets_the_objective(tmp_path, gan_train):
         (["trainer.objective=loss/generator"], "trainer.objective=loss/generator: no such figure"),
         (["metric.pattern.samples=0"], "metric.pattern.samples: found 0"),
         (["+metric.pattern.sample=3"], "metric.pattern.sample: PatternError has no such key; did you mean 'samples'?"),
-        (["evaluation.extractor=nowhere.safetensors", "metric=[fid]"], "metric.fid: "),
+        (["evaluation.extractor=nowhere.safetensors"], "evaluation.extractor=nowhere.safetensors: cannot be read"),
+        (["evaluation.extractor=digits"], "evaluation.extractor=digits: allowed: auto, a classifier (.safetensors)"),
+        ([*MNIST, "metric=[fid]", "metric.fid.samples=50"], "metric.fid.samples is 50; allowed: at least 65"),
+        ([*MNIST, "metric=[fid]", "evaluation.real_samples=3"], "evaluation.real_samples is 3; metric.fid needs"),
+        (
+            [*MNIST, "metric=[fid]", "+metric.other={_target_:gan_runner.metrics.FID,samples:200}"],
+            "metric.other: computes 'fid', and so does metric.fid",
+        ),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words, message):
@@ -208,8 +224,32 @@ def test_several_runs_make_a_table(tmp_path, capsys):
     for seed in range(2):
         value = evaluation(tmp_path / f"seed_{seed}")["figures"]["pattern_distance"]["value"]
         assert any(f"seed_{seed}" in line and f"{value:.4g}" in line for line in lines)
-    assert any("broken" in line and "is not there" in line for line in lines)
+    assert any("broken" in line and "not measured" in line for line in lines)
     assert any("a perfect sampler" in line for line in lines)
+
+
+def test_the_table_shows_paths_as_they_are_and_what_was_not_asked_for_as_nothing(tmp_path, capsys):
+    train(tmp_path / "one", *STEPS)
+    (tmp_path / "one").rename(tmp_path / "one[old]")
+    train(tmp_path / "other", *STEPS, "dataset=ring", "architecture=mlp_points", "metric.modes.samples=50")
+    assert evaluate(f"runs={tmp_path}") == cli.COMPLETED
+    one, other, perfect = (
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line
+    )
+    figures = evaluation(tmp_path / "other")["figures"]
+    assert one[0].endswith("one[old]")
+    assert one[3:] == [""] * len(figures)
+    assert other[1:4] == ["", "", f"{figures['modes']['value']:.4g}"]
+    assert perfect[:4] == ["a perfect sampler", "0", "0", f"{figures['modes']['perfect']:.4g}"]
+
+
+def test_a_damaged_evaluation_is_refused_before_the_work(tmp_path, capsys):
+    train(tmp_path / "run", *STEPS)
+    (tmp_path / "run" / "evaluation.json").write_text('{"objective": ')
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"evaluation\.json: cannot be read"):
+        evaluate(f"run={tmp_path / 'run'}")
+    assert capsys.readouterr().err == ""
 
 
 def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
@@ -222,7 +262,7 @@ def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
         evaluate(f"run={run}")
 
 
-@pytest.mark.parametrize("words", [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"]])
+@pytest.mark.parametrize("words", [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"], ["runs=[]"]])
 def test_what_is_to_be_measured_must_be_said(words):
     with pytest.raises(UserError):
         evaluate(*words)
@@ -248,8 +288,16 @@ def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
     figures = evaluation(run)["figures"]
     assert figures.keys() == {"fid", "class_kl", "classes_found", "label_accuracy", "class_diversity"}
     assert all(figure["extractor"] == "digits" and len(figure["extractor_hash"]) == 64 for figure in figures.values())
-    assert {figure["held_out"] for figure in figures.values()} == {"the other half of the training data"}
-    assert {(figure["samples"], figure["real_samples"]) for figure in figures.values()} == {(90, 100)}
+    assert {figure["held_out"] for figure in figures.values()} == {
+        "half of the training data, held against the other half"
+    }
+    assert {name: (figure["samples"], figure["real_samples"]) for name, figure in figures.items()} == {
+        "fid": (90, 200),
+        "class_kl": (90, 200),
+        "classes_found": (90, 200),
+        "label_accuracy": (90, 90),
+        "class_diversity": (90, 90),
+    }
     assert figures["label_accuracy"]["perfect"] > 0.98  # real digits, read as what they are
     assert figures["label_accuracy"]["value"] < 0.5  # noise, after ten steps
     assert figures["fid"]["value"] > 10 * figures["fid"]["perfect"]
@@ -261,7 +309,7 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
     looks = []
 
     class Counting:
-        name, hash, classes = "counting", "1" * 64, 3
+        name, hash, features, classes = "counting", "1" * 64, 2, 3
 
         def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
             looks.append(len(images))
@@ -291,6 +339,43 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
     assert looks[4:] == [5, 5]
 
 
+def test_an_evaluation_looks_at_real_images_once_though_nothing_can_be_kept(monkeypatch):
+    monkeypatch.setenv("GAN_RUNNER_CACHE", "/dev/null/nowhere")
+    looks, look = [], Classifier.__call__
+
+    def counted(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+        looks.append(len(images))
+        return look(classifier, images)
+
+    monkeypatch.setattr(Classifier, "__call__", counted)
+    words = [*MNIST, "metric=[fid,class_balance]", "metric.fid.samples=80", "metric.class_balance.samples=80"]
+    config = check(cli.plain(cli.compose(words, "train")))
+    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    for _ in range(3):
+        assert not evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), 0, with_pictures=False).failures
+    assert sorted(looks) == [80, 80, 80, 80, 100, 200]  # generated at each; all real ones, one half and of the other 80
+
+
+def test_copies_are_found_whatever_half_of_the_training_data_they_are_of():
+    words = [*MNIST, "metric=[neighbours]", "metric.neighbours.samples=100"]
+    config = check(cli.plain(cli.compose(words, "train")))
+    dataset = build_dataset(config)
+    assert isinstance(dataset, ArrayDataset)
+    evaluation = Evaluation(config, dataset, torch.device("cpu"))
+    for half in dataset.order(0, 0).split(100):
+        copies = Facts.of(dataset).in_data_units(dataset[half][0])
+        memorised = evaluation(lambda *_, half=copies: half, 0, with_pictures=False).figures["memorised"]
+        assert memorised.value == 1
+        assert memorised.perfect == pytest.approx(0.02)
+
+
+def test_a_perfect_sampler_of_fewer_samples_is_said_to_be_one(tmp_path, capsys):
+    words = ["metric=[fid]", "metric.fid.samples=150", "trainer.steps=5"]
+    train(tmp_path / "run", *MNIST, *TINY, *words)
+    perfect = evaluation(tmp_path / "run")["figures"]["fid"]["perfect"]
+    assert f"(a perfect sampler {perfect:.4f} at N 100, N 150, digits" in capsys.readouterr().out
+
+
 class Hears:
     """A `Progress` that keeps what it is shown."""
 
@@ -310,12 +395,7 @@ def test_the_work_of_an_evaluation_is_known_before_it_starts(tmp_path, monkeypat
     """All that is drawn, looked at and measured adds up to what was announced, in the first evaluation and later."""
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
     monkeypatch.setattr("gan_runner.evaluation.Progress", Hears)
-    words = [
-        "dataset=mnist",
-        f"dataset.root={DIGITS}",
-        "architecture=mlp_tanh",
-        "metric=[fid,class_balance,neighbours]",
-    ]
+    words = [*MNIST, "metric=[fid,class_balance,neighbours]"]
     words += [f"metric.{name}.samples={n}" for name, n in (("fid", 100), ("class_balance", 100), ("neighbours", 20))]
     config = check(cli.plain(cli.compose(words, "train")))
     evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))

@@ -106,11 +106,11 @@ def test_the_loss_chart_has_a_line_for_each_loss_that_was_logged():
 def test_the_metric_chart_has_a_panel_for_each_figure_and_a_line_for_perfection():
     rows: list[dict[str, float]] = [{"step": 10, "metric/fid": 5.0}, {"step": 15}, {"step": 20, "metric/fid": 3.0}]
     blue, gray = (31, 119, 180), (128, 128, 128)
-    one = metric_chart(rows, {"fid": 0.1})
+    one = metric_chart(rows, {"fid": (0.1, "perfect")})
     assert one.shape == (300, 400, 3)
     assert is_near(one, blue).any()
-    assert is_near(one, gray).sum() > is_near(metric_chart(rows, {"fid": None}), gray).sum()
-    several = metric_chart(rows, {"fid": 0.1, "never_computed": None, "a": None, "b": None})
+    assert is_near(one, gray).sum() > is_near(metric_chart(rows, {"fid": (None, "")}), gray).sum()
+    several = metric_chart(rows, {"fid": (0.1, "perfect"), **dict.fromkeys(("never_computed", "a", "b"), (None, ""))})
     assert several.shape == (600, 1200, 3)
     assert is_near(several[:300, :400], blue).any()
     assert not is_near(several[:, 400:], blue).any()

@@ -4,7 +4,7 @@ A metric is a function of samples alone, so that what a perfect sampler would sc
 of data that training never saw.
 """
 
-from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Rows, Samples, Stored
+from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Need, Rows, Samples, Stored
 from gan_runner.metrics.classes import ClassBalance, LabelAccuracy, StackedModes
 from gan_runner.metrics.moments import FID, KID
 from gan_runner.metrics.neighbours import BirthdayParadox, DensityCoverage, NearestNeighbours, PrecisionRecall
@@ -12,9 +12,8 @@ from gan_runner.metrics.truth import (
     JensenShannon,
     ModeCoverage,
     PatternError,
-    densities,
-    histogram_density,
     jensen_shannon,
+    masses,
     pattern_error,
 )
 
@@ -32,14 +31,14 @@ __all__ = [
     "Metric",
     "ModeCoverage",
     "NearestNeighbours",
+    "Need",
     "PatternError",
     "PrecisionRecall",
     "Rows",
     "Samples",
     "StackedModes",
     "Stored",
-    "densities",
-    "histogram_density",
     "jensen_shannon",
+    "masses",
     "pattern_error",
 ]

@@ -14,6 +14,7 @@ from gan_runner.datasets import ArrayDataset, Dataset
 
 Goal = Literal["min", "max"]
 Goals = Mapping[str, Goal | None]  # by figure; None: neither way is better
+Need = Literal["features", "classes"]  # of an extractor
 
 
 class Extractor(Protocol):
@@ -21,6 +22,7 @@ class Extractor(Protocol):
 
     name: str  # "digits", "inception"
     hash: str  # SHA-256 (hex) of its weights
+    features: int  # how many numbers it makes of an image
     classes: int  # how many it tells apart, 0: none
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -50,7 +52,7 @@ Rows = Tensor | Stored
 Look = Callable[[Any], tuple[Tensor, Tensor | None]]  # an `Extractor`, or what takes `Stored` images to it in parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Samples, generated or real, and what an extractor sees in them, which is computed once, when first asked for.
 
@@ -76,7 +78,7 @@ class Samples:
         labels = None if self.labels is None else self.labels[chosen]
         rows = self.rows.part(chosen) if isinstance(self.rows, Stored) else self.rows[chosen]
         part = Samples(rows, labels, self.extractor)
-        if "_extracted" in vars(self):
+        if self.is_seen:
             features, predicted = self._extracted
             vars(part)["_extracted"] = features[chosen], None if predicted is None else predicted[chosen]
         return part
@@ -91,6 +93,11 @@ class Samples:
         if self.extractor is None:
             raise ValueError("these samples have no extractor")
         return self.extractor(self.rows)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the extractor has looked at them."""
+        return "_extracted" in vars(self)
 
     @property
     def features(self) -> Tensor:
@@ -109,7 +116,7 @@ class Metric(ABC):
     """One measure; its `__init__` takes the keys of its YAML. `samples` is N, how many generated samples it wants."""
 
     goals: ClassVar[Goals]  # what it returns, the main figure first, and which way is better
-    needs: ClassVar[Literal["features", "classes"] | None] = None  # what it asks of an extractor
+    needs: ClassVar[Need | None] = None
     against: ClassVar[Literal["all", "as many", "none"]] = (
         "all"  # how many real samples it wants: it may know the truth
     )
@@ -123,6 +130,18 @@ class Metric(ABC):
             return f"looks at images, and those of {type(dataset).__name__} are none"
         return None
 
+    def least(self, features: int) -> int:
+        """How few samples, generated and real, it can do with, where the extractor finds so many features."""
+        return 1
+
+    def require_least(self, made: Samples, real: Samples) -> None:
+        """ValueError where there are fewer."""
+        least = self.least(made.features.shape[1] if self.needs == "features" else 0)
+        if min(len(made), len(real)) < least:
+            raise ValueError(
+                f"needs at least {least} samples; there are {len(made)} generated and {len(real)} real ones"
+            )
+
     @abstractmethod
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """The figures named in `goals`, of generated samples against real ones (the training data, or a part of it).
@@ -133,9 +152,3 @@ class Metric(ABC):
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray | None:
         """A picture (H, W, 3) uint8 that shows what the figures say, or None."""
         return None
-
-
-def require(least: int, made: Samples, real: Samples) -> None:
-    """ValueError unless there are at least so many generated and so many real samples."""
-    if min(len(made), len(real)) < least:
-        raise ValueError(f"needs at least {least} samples; there are {len(made)} generated and {len(real)} real ones")

@@ -61,6 +61,7 @@ class LabelAccuracy(Metric):
 
     goals: ClassVar[Goals] = {"label_accuracy": "max", "class_diversity": None}
     needs = "classes"
+    against = "as many"  # all pairs of a class are in memory at once
 
     def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
         """For conditional generators."""

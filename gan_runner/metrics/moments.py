@@ -6,7 +6,7 @@ from pydantic import PositiveInt
 
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
-from gan_runner.metrics.base import Goals, Metric, Samples, require
+from gan_runner.metrics.base import Goals, Metric, Samples
 
 
 class FID(Metric):
@@ -15,11 +15,15 @@ class FID(Metric):
     goals: ClassVar[Goals] = {"fid": "min"}
     needs = "features"
 
+    def least(self, features: int) -> int:
+        """With fewer a covariance would be singular, which flatters."""
+        return features + 1
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """ValueError where a covariance would be singular for want of samples, which flatters."""
+        """As the base class says."""
         from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-        require(made.features.shape[1] + 1, made, real)
+        self.require_least(made, real)
         statistics = [fid_features_to_statistics(samples.features.double()) for samples in (made, real)]
         return {"fid": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]}
 
@@ -40,11 +44,15 @@ class KID(Metric):
             raise UserError(f"metric.kid.subset_size is {subset_size}; allowed: at most metric.kid.samples, {samples}")
         self.subsets, self.subset_size = subsets, subset_size
 
+    def least(self, features: int) -> int:
+        """One subset."""
+        return self.subset_size
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """ValueError where there are fewer samples than a subset has."""
+        """As the base class says."""
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-        require(self.subset_size, made, real)
+        self.require_least(made, real)
         result = kid_features_to_metric(
             made.features.double(),
             real.features.double(),

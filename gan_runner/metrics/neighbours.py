@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.datasets import Dataset
-from gan_runner.metrics.base import Goals, Metric, Rows, Samples, require
+from gan_runner.metrics.base import Goals, Metric, Rows, Samples
 
 CHUNK = 500  # points at most whose distances to a block of others are in memory at once
 BLOCK = 2**24  # numbers in such a block
@@ -33,11 +33,15 @@ class PrecisionRecall(Metric):
         super().__init__(samples)
         self.neighbours = neighbours
 
+    def least(self, features: int) -> int:
+        """One more than neighbours."""
+        return self.neighbours + 1
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """ValueError where there are not more samples than neighbours."""
+        """As the base class says."""
         from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-        require(self.neighbours + 1, made, real)
+        self.require_least(made, real)
         result = prc_features_to_metric(
             made.features.double(),
             real.features.double(),
@@ -64,9 +68,13 @@ class DensityCoverage(Metric):
         super().__init__(samples)
         self.neighbours = neighbours
 
+    def least(self, features: int) -> int:
+        """One more than neighbours."""
+        return self.neighbours + 1
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """ValueError where there are not more samples than neighbours."""
-        require(self.neighbours + 1, made, real)
+        """As the base class says."""
+        self.require_least(made, real)
         points, centres = made.features.double(), real.features.double()
         radii = nearest(centres, centres, self.neighbours, own=torch.arange(len(centres)))[0][:, -1]
         inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(CHUNK))  # (M,)
@@ -94,9 +102,13 @@ class BirthdayParadox(Metric):
         super().__init__(samples)
         self.quantile = quantile
 
+    def least(self, features: int) -> int:
+        """A pair."""
+        return 2
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """ValueError where there is only one sample."""
-        require(2, made, real)
+        """As the base class says."""
+        self.require_least(made, real)
         points, truth = made.features.double(), real.features.double()
         near = nearest(truth, truth, 1, own=torch.arange(len(truth)))[0].quantile(self.quantile)
         # Squared norms and products would be faster, and give duplicates a distance.
@@ -134,9 +146,13 @@ class NearestNeighbours(Metric):
             return f"compares images, and those of {type(dataset).__name__} are none"
         return None
 
+    def least(self, features: int) -> int:
+        """A pair."""
+        return 2
+
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """As many training images as there are samples, evenly spaced in their file, are compared with the others."""
-        require(2, made, real)
+        self.require_least(made, real)
         found = nearest(made.values, real.rows, 1)[0]
         own = torch.linspace(0, len(real) - 1, min(len(made), len(real)), dtype=torch.float64).long()
         normal = nearest(real.rows[own], real.rows, 1, own)[0]

@@ -48,10 +48,11 @@ class JensenShannon(Metric):
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
+        """On bins that reach to 6 standard deviations, and two for all that lies beyond."""
         assert isinstance(dataset, Gaussian1D)
-        x, p_data, p_g = densities(made.values.flatten(), dataset, self.bins)
-        return {"jsd": jensen_shannon(p_data, p_g, float(x[1] - x[0]))}
+        reach = 6 * dataset.std
+        edges = torch.linspace(dataset.mean - reach, dataset.mean + reach, self.bins + 1, dtype=torch.float64)
+        return {"jsd": jensen_shannon(*masses(made.values.flatten(), dataset, edges))}
 
 
 class ModeCoverage(Metric):
@@ -124,28 +125,21 @@ def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, fl
     return float((distance > 0).float().mean()), float(distance.mean())
 
 
-def densities(numbers: Tensor, dataset: Gaussian1D, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The middles of the bins, and the mean density in each of the data and of `numbers` (N,): (bins,), float64.
+def masses(numbers: Tensor, dataset: Gaussian1D, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the data, and of `numbers` (N,), lies in each bin: (K + 2,) each, float64, of sum 1.
 
-    The bins reach to 6 standard deviations, and further where generated numbers do.
+    Bins are between the `edges` (K + 1,), which increase; the first and the last are what lies below and above.
     """
-    low = min(dataset.mean - 6 * dataset.std, float(numbers.min()))
-    high = max(dataset.mean + 6 * dataset.std, float(numbers.max()))
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
-    below = torch.special.ndtr((edges - dataset.mean) / dataset.std)
-    return (edges[1:] + edges[:-1]) / 2, below.diff() / edges.diff(), histogram_density(numbers, edges)
+    standard = (edges.double() - dataset.mean) / dataset.std
+    below = torch.cat([torch.zeros(1), torch.special.ndtr(standard), torch.ones(1)])
+    counts = torch.bincount(torch.bucketize(numbers.double(), edges.double()), minlength=len(edges) + 1)
+    return below.diff(), counts / counts.sum().double()
 
 
-def histogram_density(samples: Tensor, edges: Tensor) -> Tensor:
-    """The density of `samples` (N,) in the bins between equally spaced `edges` (K + 1,), (K,)."""
-    counts = torch.histc(samples.double(), len(edges) - 1, float(edges[0]), float(edges[-1]))
-    return counts / counts.sum() / (edges[1] - edges[0])
-
-
-def jensen_shannon(p: Tensor, q: Tensor, width: float) -> float:
-    """JSD(p‖q) in nats of two densities on bins of one width, by the midpoint rule; between 0 and ln 2."""
+def jensen_shannon(p: Tensor, q: Tensor) -> float:
+    """JSD(p‖q) in nats of two distributions over the same bins (K,), each of sum 1; between 0 and ln 2."""
     terms = [torch.xlogy(a, 2 * a / (p + q)).nan_to_num() for a in (p, q)]  # 0 where both are 0
-    return float((terms[0] + terms[1]).sum() * width / 2)
+    return float((terms[0] + terms[1]).sum() / 2)
 
 
 def truncated_std(radius: float, dimensions: int) -> float:

@@ -1,0 +1,44 @@
+"""The picture of Proposition 1, and the largest distance from the best discriminator."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_runner import theory
+from gan_runner.datasets import Gaussian1D
+
+
+class Logit(nn.Module):
+    """A discriminator whose logit is `slope` times x."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slope * x.squeeze(1)
+
+
+DATA = Gaussian1D(-1.0, 1.0)
+MADE = 1 + torch.randn(theory.SAMPLES, 1, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_best_discriminator_has_no_gap():
+    # log N(x; -1, 1) - log N(x; 1, 1) = -2 x; what is left is the noise of the histogram.
+    gap, picture = theory.compare(DATA, MADE, Logit(-2.0))
+    assert gap < 0.05
+    assert picture.shape[2] == 3
+
+
+def test_the_gap_of_a_discriminator_that_knows_nothing():
+    x = np.linspace(-7, 7, 2001)
+    p, q = (np.exp(-((x - m) ** 2) / 2) for m in (-1, 1))
+    has_mass = p + q >= 0.01 * (p + q).max()
+    expected = np.abs(p / (p + q) - 0.5)[has_mass].max()
+    assert theory.compare(DATA, MADE, Logit(0.0))[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_stray_sample_does_not_hide_the_others():
+    stray = torch.cat([MADE[1:], torch.tensor([[1e6]])])
+    assert theory.compare(DATA, stray, Logit(-2.0))[0] < 0.05
