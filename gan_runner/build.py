@@ -1,5 +1,7 @@
 """From a checked configuration to the objects it describes; facts about the data go to the networks here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +103,16 @@ def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
         return torch.full((count, latent.dim), latent.loc)
     draw = torch.randn if latent.distribution == "normal" else torch.rand
     return latent.loc + latent.scale * draw(count, latent.dim, generator=noise)
+
+
+@contextmanager
+def evaluated(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode while it lasts, however it ends."""
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train()
 
 
 def apply(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:

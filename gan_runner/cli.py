@@ -6,6 +6,7 @@ Nothing here imports torch: `--help` answers in a fraction of a second.
 """
 
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,8 @@ def run(command: Command, config_name: str) -> None:
         if any(getattr(arguments, option, None) for option in hydra_does):
             if arguments.resolve:  # where Hydra would end in a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
+            if arguments.multirun:
+                compose_jobs(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
             sys.exit(_leave_to_hydra(command, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
@@ -109,7 +112,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def _leave_to_hydra(command: Command, config_name: str) -> int:
     """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
-    statuses = []
+    statuses, sweeps = list[int](), set[Path]()
 
     def job(config: DictConfig) -> float | None:
         runtime = HydraConfig.get()
@@ -122,6 +125,7 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
         status = outcome.status
         if status == REFUSED and directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()  # Hydra made it before the job could refuse
+            sweeps.add(directory.parent)
         statuses.append(status)
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # the signal was meant for the sweep
@@ -134,7 +138,29 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
         return INTERRUPTED
     except SystemExit as stop:
         return REFUSED if stop.code and not statuses else int(stop.code or 0)
+    if statuses and all(status == REFUSED for status in statuses):
+        for sweep in sweeps:
+            if {path.name for path in sweep.iterdir()} <= {"multirun.yaml"}:
+                shutil.rmtree(sweep)
+        return REFUSED
     return FAILED if any(statuses) else COMPLETED
+
+
+def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
+    """Raises the `UserError` of a sweep's first job, or of one that differs from it in the choice of a group."""
+    loader = _loader(config_dir)
+    groups = loader.config_loader.list_groups("")
+    swept = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        for o in parse(overrides)
+        if o.is_choice_sweep() or o.is_range_sweep()
+    ]
+    fixed = [str(o.input_line) for o in parse(overrides) if not o.is_sweep_override()]
+    first = [choices[0] for choices in swept]
+    plain(compose([*fixed, *first], config_name, config_dir))
+    for place, choices in enumerate(swept):
+        for choice in choices[1:] if choices[0].partition("=")[0] in groups else []:
+            compose([*fixed, *first[:place], choice, *first[place + 1 :]], config_name, config_dir)
 
 
 def directory_name(overrides: str) -> str:
@@ -154,6 +180,11 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
     except ConfigCompositionException as error:
         raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
+        groups = loader.config_loader.list_groups("")
+        nothing = [o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in groups]
+        if nothing:  # a ValueError of Hydra's that does not say where
+            allowed = ", ".join(loader.config_loader.get_group_options(nothing[0]))
+            raise UserError(f"{nothing[0]}=null: is no choice (allowed: {allowed})") from error
         raise UserError(one_line(error)) from error  # ValueError: a number for a group's choice
 
 

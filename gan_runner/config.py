@@ -228,6 +228,10 @@ def check(plain: Mapping[str, Any]) -> Config:
             f"optimizer.warmup_steps={config.optimizer.warmup_steps}: must be below trainer.steps={trainer.steps}",
         ),
         (
+            trainer.generator_start >= trainer.steps,
+            f"trainer.generator_start={trainer.generator_start}: must be below trainer.steps={trainer.steps}",
+        ),
+        (
             trainer.stop_on and config.doctor is None,
             f"trainer.stop_on={trainer.stop_on}: doctor=none finds nothing to stop on; use doctor=default",
         ),

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.build import apply, draw_latent
+from gan_runner.build import apply, draw_latent, evaluated
 from gan_runner.config import FINDINGS
 from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.logger import Row
-from gan_runner.metrics import NearestNeighbours, Samples
+from gan_runner.metrics.neighbours import nearest, usual_distances
 from gan_runner.randomness import rng
-from gan_runner.signs import A_LOOK, WEIGHTED, Case, Finding, diagnose
+from gan_runner.signs import A_LOOK, BECAUSE_OF, WEIGHTED, Case, Finding, diagnose
 
 DIRECTIONS = 10  # principal components of the data along which diversity is measured: beyond them lies mostly grain
 NEIGHBOURS = 5
@@ -44,10 +44,12 @@ class Doctor:
         parts = repeat(None) if self._labels is None else self._labels.split(CHUNK)
         self._inputs = list(zip(z.split(CHUNK), parts, strict=False))
         self._data = Anatomy(self._real, self._labels)
-        self._dataset, self._originals = dataset, None
+        self._originals: Tensor | None = None
         if isinstance(dataset, ArrayDataset) and len(dataset.shape) == 3:
             chosen = dataset.order(config.seed, 0)[: min(ORIGINALS, NUMBERS // math.prod(dataset.shape))]
-            self._originals = Samples(dataset[chosen][0].cpu())
+            self._originals = dataset[chosen][0].cpu() if len(chosen) > 1 else None
+        if self._originals is not None:
+            self._copies_are_within = usual_distances(self._originals, count).quantile(case.limits.copies)
         for end, row in enumerate(rows, 1):  # of the run that goes on
             if A_LOOK in row:
                 self.look(rows[:end])
@@ -60,21 +62,18 @@ class Doctor:
         device = next(discriminator.parameters()).device
         with watched_units(generator) as of_generator:
             made = [generate(z, labels) for z, labels in self._inputs]
-        discriminator.eval()
-        with watched_units(discriminator) as of_discriminator:
+        with evaluated(discriminator), watched_units(discriminator) as of_discriminator:
             for real, fake, (_, labels) in zip(self._real.split(CHUNK), made, self._inputs, strict=True):
                 both = torch.cat([real, fake]).to(device)
                 apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
-        discriminator.train()
         samples = torch.cat(made)
         figures = self._data.compare(samples) | {
             "dead_units_generator": max(of_generator, default=0.0),
             "dead_units_discriminator": max(of_discriminator, default=0.0),
         }
-        if self._originals is not None and len(self._originals) > 1 and samples.isfinite().all():
-            metric = NearestNeighbours(len(self._real), self.case.limits.copies)
-            found = metric.measure(Samples(samples), self._originals, self._dataset)
-            figures["memorised"] = found["memorised"]
+        if self._originals is not None and samples.isfinite().all():
+            distances = nearest(samples, self._originals, 1)[0]
+            figures["memorised"] = float((distances <= self._copies_are_within).double().mean())
         return {f"health/{name}": value for name, value in figures.items()}
 
     def look(self, rows: Sequence[Row]) -> list[Finding]:
@@ -84,15 +83,18 @@ class Doctor:
         present = {finding.name: finding for finding in found or []}
         new = [finding for name, finding in present.items() if name not in self.findings]
         for name, known in self.findings.items():
-            gone = known.resolved or self.step
-            self.findings[name] = replace(known, resolved=None if name in present else gone)
+            explained = any(cause in present for cause in BECAUSE_OF.get(name, ()))  # nothing says that it is over
+            gone = None if name in present else known.resolved if explained else known.resolved or self.step
+            self.findings[name] = replace(known, resolved=gone)
         self.findings |= {finding.name: finding for finding in new}
         return new
 
     def diverged(self, step: int, evidence: str) -> Finding:
         """Takes in that a number is no longer finite, which no row can tell."""
         self.step = step
-        tries = self.case.advice(*map(self.case.slower, self.case.rates), "trainer.gradient_clip=1")
+        clip = self.case.config.trainer.gradient_clip
+        clips = ["trainer.gradient_clip=1"] if clip is None or clip > 1 else []
+        tries = self.case.advice(*map(self.case.slower, self.case.rates), *clips)
         self.findings["divergence"] = Finding("divergence", step, evidence, "steps that are too large", tries)
         return self.findings["divergence"]
 

@@ -39,11 +39,12 @@ def grid(samples: Tensor, columns: int) -> Picture:
 
 
 def shade(values: np.ndarray) -> Picture:
-    """(H, W) values: black at 0 to white at 1, blue below and red above, so that nothing outside looks inside."""
-    gray = (values.clip(0, 1) * 255).round().astype(np.uint8)
+    """(H, W) values: black at 0 to white at 1, blue below, red above, and violet for what is no number."""
+    gray = (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)
     picture = np.stack([gray] * 3, axis=-1)
     picture[values < 0] = (40, 80, 220)
     picture[values > 1] = (220, 50, 40)
+    picture[np.isnan(values)] = (160, 40, 200)
     return picture
 
 

@@ -43,6 +43,9 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
     plain, trust = request.plain, request.plain["trust"]
+    for key in ("resume", "fork_from"):
+        if plain[key] == "":  # an unset variable, most likely, and not the current directory
+            raise UserError(f"{key}: is empty; allowed: a run directory")
     if plain["resume"] is not None:
         path = Path(str(plain["resume"]))  # a directory's name may look like a number
         stored = read_run(path, trust, "resume")

@@ -74,6 +74,10 @@ class Case:
         self.ends = {"generator": ending(parts.generator), "discriminator": ending(parts.discriminator)}
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
 
+    def has_ended(self, rows: "Columns") -> bool:
+        """Whether there is nothing to come after these rows."""
+        return rows.step == self.config.trainer.steps
+
     def advice(self, *overrides: str) -> list[str]:
         """The overrides of keys that are there and have another value; a recipe's repaired twin comes first."""
         recipes, name = cli.CONF / "experiment", self.config.name
@@ -161,11 +165,11 @@ def stands_above(values: Sequence[float], limit: float) -> bool:
     return bool(values) and min(values) > limit and values[-1] > STANDSTILL * values[0]
 
 
-def measured(metric: str, recent: Columns, whole: Columns) -> list[float]:
-    """The values of a metric of late, at least two: before a second one nobody knows where it is heading."""
+def measured(metric: str, case: Case, recent: Columns, whole: Columns) -> list[float]:
+    """The values of a metric of late, at least two unless the run has ended: one does not tell where it is heading."""
     tag = f"metric/{metric}"
     values = recent[tag] if len(recent[tag]) > 1 else whole[tag][-2:]
-    return values if len(values) > 1 else []
+    return values if len(values) > 1 or case.has_ended(recent) else []
 
 
 def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
@@ -180,7 +184,8 @@ def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
     norms = [name for name in case.ends["discriminator"] if "Norm" in name]
     layer = f"the {norms[0]} after the discriminator's last layer" if norms else "a normalization of logits"
     cause = f"{layer} gives every batch, real or generated, the same mean"
-    return evidence, cause, case.advice("architecture.discriminator.output=[]")
+    without = case.advice("architecture.discriminator.output=[]", "architecture.discriminator.normalization=none")
+    return evidence, cause, without or case.advice(case.slower("discriminator"))
 
 
 def value_range(case: Case, recent: Columns, whole: Columns) -> Found:
@@ -230,7 +235,7 @@ def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
         if now > case.limits.explosion * max(first, 1):
             tries = [case.slower(network), case.smoother]
             cause = f"the {network}'s steps are too large, or nothing bounds the discriminator's slope"
-            return f"{what} grew from {first:.2g} to {now:.2g} (medians)", cause, case.advice(*tries)
+            return f"{what} grew from {first:.2g} at first to {now:.2g} (median)", cause, case.advice(*tries)
     return None
 
 
@@ -246,19 +251,20 @@ def collapse(case: Case, recent: Columns, whole: Columns) -> Found:
     best = max(whole["health/coverage"], default=0.0)
     if coverage and best > limits.nowhere and max(coverage) < limits.lost * best:
         evidence.append(f"samples were near {best:.0%} of the data at best, and now are near {coverage[-1]:.0%}")
-    found = measured("modes", recent, whole) if case.num_modes else []
+    found = measured("modes", case, recent, whole) if case.num_modes else []
     if stands_above([1 - modes / case.num_modes for modes in found], limits.modes_missing):
         evidence.append(f"samples are found in {found[-1]:.0f} of the data's {case.num_modes} modes")
     for kinds, metric, limit in (("classes", "class_kl", limits.class_kl), ("modes", "reverse_kl", limits.mode_kl)):
         if metric == "class_kl" and coverage and min(coverage) > limits.covered:
             continue  # the classifier is at a loss, with grain for example: no class is missing
-        if stands_above(values := measured(metric, recent, whole), limit):
+        if stands_above(values := measured(metric, case, recent, whole), limit):
             evidence.append(f"some {kinds} of the data are rare or missing (KL {values[-1]:.2f})")
     if not evidence:
         return None
     cause = "whatever pleases the discriminator now is worth more to the generator than variety"
     tries = [case.smoother]
-    tries += [] if case.paired else ["loss=relativistic"]
+    joint = case.config.trainer.discriminator_update == "joint"
+    tries += ["loss=relativistic"] if joint and not case.paired else []
     tries += ["architecture.conditional=true"] if case.labelled else []
     generator, discriminator = case.rates["generator"], case.rates["discriminator"]
     if generator > 2 * discriminator:
@@ -289,11 +295,10 @@ def wrong_samples(case: Case, recent: Columns, whole: Columns) -> str | None:
     While the run lasts, samples may be on their way; at its end they are what they are.
     """
     limits, error, coverage = case.limits, recent["health/mean_error"], recent["health/coverage"]
-    outside, good = (measured(name, recent, whole) for name in ("pattern_error", "high_quality"))
-    has_ended = recent.step == case.config.trainer.steps
+    outside, good = (measured(name, case, recent, whole) for name in ("pattern_error", "high_quality"))
 
     def is_wrong(values: Sequence[float], limit: float) -> bool:
-        return stands_above(values[-1:] if has_ended else values, limit)
+        return stands_above(values, limit) or (case.has_ended(recent) and min(values, default=limit) > limit)
 
     if is_wrong(outside, limits.outside):
         return f"{outside[-1]:.0%} of the generated values lie outside their range"
@@ -344,12 +349,14 @@ def oscillation(case: Case, recent: Columns, whole: Columns) -> Found:
 
 def memorisation(case: Case, recent: Columns, whole: Columns) -> Found:
     """Samples are copies of training samples."""
-    shares = max((measured("memorised", recent, whole), recent["health/memorised"]), key=lambda x: min(x, default=0.0))
+    shares = max(
+        measured("memorised", case, recent, whole), recent["health/memorised"], key=lambda x: min(x, default=0)
+    )
     if not stands_above(shares, case.limits.memorised):
         return None
     evidence = f"{shares[-1]:.0%} of the samples lie nearer to a training sample than new data do"
     cause = "too few data for networks of this size: nothing helps as much as more of them"
-    return evidence, cause, case.advice(case.smoother, f"trainer.steps={int(recent.step) // 4}")
+    return evidence, cause, case.advice(case.smoother, f"trainer.steps={max(1, int(recent.step) // 4)}")
 
 
 def not_learned(case: Case, recent: Columns, whole: Columns) -> Found:

@@ -4,14 +4,15 @@ be measured, watched, stopped and continued exactly.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from gan_runner import checkpoint, pictures, theory
-from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent
+from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent, evaluated
 from gan_runner.config import Config
 from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import Dataset, Gaussian1D
@@ -100,6 +101,7 @@ class Trainer:
             case = Case(self.config, self.parts, self.dataset, self.reference_losses())
             self.doctor = Doctor(case, self.dataset, logger.rows)
         try:
+            self._stop_on_findings(saves=False)  # a run that has stopped does not go on because it is started again
             for step in range(self.step + 1, settings.steps + 1):
                 logs = self._is_time(settings.log_every, step)
                 noise = rng(self.config.seed, "noise", step)
@@ -220,16 +222,18 @@ class Trainer:
         if self._is_time(settings.log_every, step):
             row = self._losses(discriminator, generator) | self.clock.speed(step, settings.batch_size)
         if self._is_time(settings.sample_every, step) and self.ranks.is_main:
-            row |= self._sample()
+            row |= finite(self._sample())
             if self.doctor is not None:
-                row |= self.doctor.examine(self.samples, self.generator_to_sample, self.discriminator)
+                with self._surviving_the_doctor():
+                    row |= self.doctor.examine(self.samples, self.generator_to_sample, self.discriminator)
         if self._is_time(settings.evaluate_every, step) and self.ranks.is_main:
             row |= self._evaluate()
         if row and self.logger is not None and self.progress is not None:
             self.logger.write(step, row)
             self.progress.show(step, in_short(row))
             if self.doctor is not None and self._is_time(settings.sample_every, step):
-                self._tell(self.doctor.look(self.logger.rows))
+                with self._surviving_the_doctor():
+                    self._tell(self.doctor.look(self.logger.rows))
             self._keep_if_best(row)
             self.clock.restart(step)
 
@@ -242,6 +246,15 @@ class Trainer:
         if stops and not last:
             raise Interrupted
 
+    @contextmanager
+    def _surviving_the_doctor(self) -> Iterator[None]:
+        """What fails in the doctor is said, and no reason to end a training."""
+        try:
+            yield
+        except Exception as error:
+            say(f"warning: the doctor fails, and is sent away: {type(error).__name__}: {error}")
+            self.doctor = None
+
     def _tell(self, findings: Sequence[Finding]) -> None:
         """Says what the doctor found for the first time, and keeps what it makes of the run."""
         assert self.run is not None
@@ -252,14 +265,15 @@ class Trainer:
             self.logger.text(f"health/{finding.name}", str(finding), finding.step)
         self.run.write_json("health.json", self.doctor.report())
 
-    def _stop_on_findings(self) -> None:
-        """Saves and ends the run where the doctor found what it is to stop on."""
+    def _stop_on_findings(self, saves: bool = True) -> None:
+        """Saves and ends the run where the doctor found what it is to stop on, while there is something to stop."""
         settings = self.settings
         if not settings.stop_on or self.step == settings.steps or self.step % settings.sample_every:
             return
         found = [name for name in self.doctor.present if name in settings.stop_on] if self.doctor is not None else []
         if self.ranks.any(bool(found)):
-            self._save(must_succeed=False)
+            if saves:
+                self._save(must_succeed=False)
             raise Diverged(f"the doctor found {', '.join(found)}, on which it is to stop")
 
     def _losses(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> Row:
@@ -282,10 +296,7 @@ class Trainer:
         logits = torch.cat([real, fake])
         tensors |= {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}
         values = self.ranks.mean(torch.stack([t.float().reshape(()) for t in tensors.values()])).tolist()
-        row = dict(zip(tensors, values, strict=True))
-        for tag, value in row.items():
-            if not math.isfinite(value):
-                raise NotFinite(f"{tag} is {value}")
+        row = finite(dict(zip(tensors, values, strict=True)))
         row["memory/peak_mib"] = peak_memory(self.ranks.device) / 2**20
         return row
 
@@ -298,11 +309,8 @@ class Trainer:
     def samples(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """What the generator (its average, where there is one) makes of CPU inputs in eval mode, on the CPU."""
         network = self.generator_to_sample
-        network.eval()
-        labels = None if labels is None else self._to_device(labels)
-        made = apply(network, self._to_device(z), labels).float().cpu()
-        network.train()
-        return made
+        with evaluated(network):
+            return apply(network, self._to_device(z), None if labels is None else self._to_device(labels)).float().cpu()
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.facts.in_data_units(self.samples(z, labels))
@@ -485,6 +493,14 @@ class Clock:
         now = time.perf_counter()
         images = (step - self._step) * batch_size
         return {"speed/images_per_second": images / (now - self._since), "time/seconds": now - self._begun}
+
+
+def finite(row: Row) -> Row:
+    """The row as it is; raises `NotFinite`."""
+    for tag, value in row.items():
+        if not math.isfinite(value):
+            raise NotFinite(f"{tag} is {value}")
+    return row
 
 
 def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:

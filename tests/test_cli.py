@@ -96,7 +96,11 @@ def idx(array: np.ndarray) -> bytes:
         ),
         "resume and fork": ("resume=x fork_from=y", ("x",)),
         # Directories
+        "no dataset": ("dataset=null", ("dataset=null", "allowed", "mnist")),
+        "generator never": ("trainer.generator_start=4000", ("trainer.generator_start=4000", "trainer.steps=4000")),
         "resume": ("resume=nowhere", ("resume=nowhere", "no run")),
+        "resume nothing": ("resume=", ("resume: is empty",)),
+        "fork nothing": ("fork_from=", ("fork_from: is empty",)),
         "resume a number": ("resume=5", ("resume=5", "no run")),
         "fork": ("fork_from=nowhere", ("fork_from=nowhere", "no run")),
         "unwritable": ("hydra.run.dir=/proc/run", ("/proc/run", "cannot make")),
@@ -204,13 +208,36 @@ def test_a_process_of_its_own_is_refused_alike(gan_train, tmp_path):
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("words", [("--cfg", "job", "loss=hing"), ("-m", "loss=hing,hinge", *TEN_STEPS)])
-def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path, words):
-    ended = gan_train(*words)
+def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path):
+    ended = gan_train("--cfg", "job", "loss=hing")
     assert ended.returncode == 2
     assert "hing" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not list(tmp_path.rglob("config.yaml"))
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("loss=hinge,hing",), "error: loss=hing: no such loss; did you mean 'hinge'?"),
+        (("seed=0,1", "dataset=mnst"), "error: dataset=mnst: no such dataset; did you mean 'mnist'?"),
+        (("seed=0,1", "trainer.stpes=5"), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+        (("trainer.stpes=5,6",), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_told_before_anything_is_made(gan_train, tmp_path, words, said):
+    ended = gan_train("-m", *words)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("\n") == 1
+    assert tree(tmp_path) == {}
+
+
+def test_a_sweep_of_which_every_job_is_refused_is_refused(gan_train, tmp_path):
+    ended = gan_train("-m", "seed=0,1", "trainer.stop_on=[colapse]", "hydra.sweep.dir=sweep")
+    assert ended.returncode == 2
+    assert ended.stderr.count("did you mean 'collapse'?") == 2
+    assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize("words", [("-m", "architecture=mlp_conditional,mlp_points"), ("+hparams_search=mine",)])

@@ -125,6 +125,15 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
         "discriminator",
     ),
     "turns": ("oscillation", {"score/real": turns(0.9, 0.1), "score/fake": turns(0.1, 0.9)}, (), "changed"),
+    "four turns": (
+        "oscillation",
+        {
+            "score/real": lambda step: 0.9 if step // 300 % 2 else 0.1,
+            "score/fake": lambda step: 0.1 if step // 300 % 2 else 0.9,
+        },
+        (),
+        "changed 4 times",
+    ),
     "something else": ("not_learned", {"health/mean_error": 4.0}, (), "4.0 standard deviations"),
     "near no mode": ("not_learned", {"metric/high_quality": 0.2}, NOISE, "80% of the samples lie near no mode"),
     "nowhere near the data": (
@@ -169,13 +178,29 @@ WELL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         MNIST,
     ),
     "a classifier at a loss": ({"metric/class_kl": 2.3}, MNIST),
-    "a constant input cannot vary": ({"health/diversity": 0.0}, ()),
+    "a constant input cannot vary": ({"health/diversity": 0.0, "health/coverage": 0.03}, ()),
     "larger gradients": ({"gradient_norm/generator": lambda step: 1 + step / 100}, ()),
     "batches that differ by chance": ({"logits/gap": lambda step: 0.01 * (step // 100 % 7)}, ()),
     "turns of the scores around one half": ({"score/real": turns(0.6, 0.45), "score/fake": turns(0.45, 0.6)}, ()),
     "grains far beyond the data": ({"health/lowest": -1.0}, ()),
+    "a discriminator that finds all fakes and few real ones": ({"score/real": 0.6, "score/fake": 1e-5}, ()),
+    "a gradient that was nearly nothing at first": (
+        {"gradient_norm/generator": lambda step: 0.01 if step <= 500 else 50.0},
+        (),
+    ),
+    "three turns": (
+        {
+            "score/real": lambda step: 0.9 if step // 350 % 2 else 0.1,
+            "score/fake": lambda step: 0.1 if step // 350 % 2 else 0.9,
+        },
+        (),
+    ),
     "no generator": (
         {"score/real": 0.9999, "score/fake": 1e-5, "health/mean_error": 6.0, "health/lowest": 0.5},
+        ("experiment=pattern_discriminator", "trainer.steps=3000"),
+    ),
+    "turns without a generator": (
+        {"score/real": turns(0.9, 0.1), "score/fake": turns(0.1, 0.9)},
         ("experiment=pattern_discriminator", "trainer.steps=3000"),
     ),
 }
@@ -227,7 +252,84 @@ def test_samples_on_their_way_are_wrong_where_the_run_ends():
     assert [finding.name for finding in diagnose(run, case) or []] == ["not_learned"]
 
 
+def test_one_evaluation_tells_only_at_the_end():
+    poor = {"metric/high_quality": lambda step: 0.2 if step == 3000 else 1.0}
+    run = [{k: v for k, v in row.items() if k[:6] != "metric" or row["step"] == 3000} for row in a_run(poor)]
+    assert diagnose(run, a_case(*NOISE)) == []
+    (finding,) = diagnose(run, a_case(*NOISE, "trainer.steps=3000")) or []
+    assert (finding.name, finding.evidence) == ("not_learned", "80% of the samples lie near no mode of the data")
+
+
+def test_three_looks_are_not_enough_where_they_are_less_than_a_third_of_the_run():
+    run = a_run({"health/diversity": lambda step: 0.05 if step >= 5000 else 0.9}, steps=7000)
+    case = a_case(*NOISE)
+    ends = {row["step"]: diagnose(run[:end], case) for end, row in enumerate(run, 1) if "health/lowest" in row}
+    assert ends[6000] == ends[6500] == []  # 3 and 4 looks
+    assert [finding.name for finding in ends[7000] or []] == ["collapse"]  # from 4667 on
+
+
+def test_one_bad_look_at_the_end_is_no_finding():
+    run = a_run({"health/mean_error": lambda step: 1.2 if step == 3000 else 0.2})
+    assert diagnose(run, a_case("trainer.steps=3000")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "to_try"),
+    [
+        ({"health/diversity": 0.05}, NOISE, ["regularizer=r1", "loss=relativistic"]),
+        ({"health/diversity": 0.05}, (*NOISE, "loss=relativistic"), ["regularizer=r1"]),
+        ({"health/diversity": 0.05}, (*NOISE, "trainer.discriminator_update=separate"), ["regularizer=r1"]),
+        (
+            {"health/diversity": 0.05},
+            (*NOISE, "optimizer.discriminator.lr=0.00011"),
+            ["regularizer=r1", "loss=relativistic"],
+        ),
+        (
+            {"health/diversity": 0.05},
+            (*NOISE, "optimizer.discriminator.lr=0.00009"),
+            ["optimizer.discriminator.lr=0.0002"],
+        ),
+        (
+            {"health/diversity": 0.05},
+            (*MNIST, *NOISE),
+            ["regularizer=r1", "loss=relativistic", "architecture.conditional=true"],
+        ),
+        (
+            {"logits/gap": 0.0},
+            (*MNIST, "architecture.discriminator.normalization=layer"),
+            ["architecture.discriminator.normalization=none"],
+        ),
+        (
+            {"logits/gap": 0.0},
+            (*MNIST, "architecture.discriminator.normalization=none"),
+            ["optimizer.discriminator.lr=2e-05"],
+        ),
+    ],
+)
+def test_what_it_says_to_try_exactly(changes, overrides, to_try):
+    (finding,) = diagnose(a_run(changes), a_case(*overrides)) or []
+    assert finding.to_try == to_try
+
+
+def test_whether_the_generator_s_gradient_has_vanished_is_told():
+    sure = {"score/real": 0.9999, "score/fake": 1e-5}
+    (with_gradient,) = diagnose(a_run(sure), a_case(*MNIST)) or []
+    (without,) = diagnose(a_run(sure | {"gradient_norm/generator": lambda s: 10.0 ** (-s / 500)}), a_case(*MNIST)) or []
+    assert "gradient" not in with_gradient.evidence
+    assert "the norm of the generator's gradient fell from 0.082 to 1e-05" in without.evidence
+
+
+def test_a_gradient_is_held_against_the_least_of_the_first():
+    explodes = {"gradient_norm/generator": lambda step: {100: 2.0}.get(step, 5.0) if step <= 500 else 250.0}
+    (finding,) = diagnose(a_run(explodes), a_case()) or []
+    assert finding.evidence == "the norm of the generator's gradient grew from 2 at first to 2.5e+02 (median)"
+
+
 def test_consequences_are_not_found_beside_their_cause():
+    copies = {"health/diversity": 0.02, "health/memorised": 0.9}
+    assert [finding.name for finding in diagnose(a_run(copies), a_case(*MNIST, *NOISE)) or []] == ["collapse"]
+    blind = {"health/lowest": 0.5, "logits/std": 1e-5, "health/mean_error": 4.0}
+    assert [finding.name for finding in diagnose(a_run(blind), a_case(*MNIST)) or []] == ["range"]
     grey = {"health/lowest": 0.5, "health/diversity": 0.02, "health/mean_error": 4.0}
     hidden = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
     assert [finding.name for finding in diagnose(a_run(AT_LN2 | grey), a_case(*hidden)) or []] == ["range"]
@@ -275,6 +377,27 @@ def test_what_healed_is_kept_as_resolved_and_is_not_the_verdict():
     assert [(finding.name, finding.step) for finding in said] == [("collapse", 1500)]
     again = Doctor(case, build_dataset(case.config), run)
     assert again.report() == doctor.report()
+
+
+def test_what_another_finding_explains_later_has_not_healed():
+    late = {tag: lambda step: LN2 if step > 1500 else 1.0 for tag in AT_LN2}
+    doctor, run = Doctor(case := a_case(), build_dataset(case.config), []), a_run(late | {"health/mean_error": 4.0})
+    for end, row in enumerate(run, 1):
+        if "health/lowest" in row:
+            doctor.look(run[:end])
+    found = [(finding.name, finding.step, finding.resolved) for finding in doctor.findings.values()]
+    assert found == [("not_learned", 1500, None), ("fixed_point", 2500, None)]
+    assert doctor.report()["verdict"] == "fixed_point"
+
+
+def test_a_clip_is_not_loosened():
+    for overrides, expected in [
+        ((), True),
+        (("trainer.gradient_clip=2",), True),
+        (("trainer.gradient_clip=0.1",), False),
+    ]:
+        doctor = Doctor(case := a_case(*overrides), build_dataset(case.config), [])
+        assert ("trainer.gradient_clip=1" in doctor.diverged(3, "loss/generator is nan").to_try) == expected
 
 
 # Its figures
@@ -335,6 +458,33 @@ def test_copies_of_training_images_are_noticed(noise, expected):
 
     seen = Doctor(case, dataset, []).examine(generate, parts.generator, parts.discriminator)
     assert seen["health/memorised"] == expected
+
+
+def test_training_images_that_are_there_twice_are_no_trouble(tmp_path, capsys):
+    root = write_images(tmp_path / "images")
+    for file in list(root.rglob("*.png")):
+        (file.parent / f"again_{file.name}").write_bytes(file.read_bytes())
+    words = ("dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1", "architecture=mlp_tanh")
+    every = ("trainer.batch_size=4", "trainer.steps=20", "trainer.sample_every=5", "device=cpu")
+    assert (
+        train(tmp_path / "run", *words, *every, "metric=[neighbours]", "metric.neighbours.samples=20") == cli.COMPLETED
+    )
+    assert "warning" not in capsys.readouterr().err
+    assert rows(tmp_path / "run")[-1]["health/memorised"] == 0
+    assert health(tmp_path / "run")["step"] == 20
+
+
+def test_what_fails_in_the_doctor_ends_no_training(tmp_path, capsys, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("gan_runner.doctor.Anatomy.compare", fail)
+    assert train(tmp_path / "run", *CANNOT_REACH, "trainer.steps=40") == cli.COMPLETED
+    assert capsys.readouterr().err.count("the doctor fails, and is sent away: ZeroDivisionError: no such luck") == 1
+    monkeypatch.undo()
+    assert train(tmp_path / "alone", *CANNOT_REACH, "trainer.steps=40", "doctor=none") == cli.COMPLETED
+    watched, alone = newest_state(tmp_path / "run"), newest_state(tmp_path / "alone")
+    assert all(torch.equal(watched[name], value) for name, value in alone.items() if isinstance(value, torch.Tensor))
 
 
 def test_dead_units_are_counted_by_hand():
@@ -441,6 +591,10 @@ def test_a_run_stops_on_a_finding_and_has_saved(tmp_path, capfd):
     assert "range" in status(run)["message"]
     assert len(list((run / "checkpoints").iterdir())) == 1
     assert health(run)["verdict"] == "range"
+    before = newest_state(run)
+    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == cli.DIVERGED
+    assert status(run)["step"] == 30
+    assert newest_state(run).keys() == before.keys()
 
 
 def test_numbers_that_are_not_finite_are_a_finding(tmp_path):

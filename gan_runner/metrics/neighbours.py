@@ -151,14 +151,12 @@ class NearestNeighbours(Metric):
         return 2
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As many training images as there are samples, evenly spaced in their file, are compared with the others."""
+        """As many training images as there are samples are compared with the others."""
         self.require_least(made, real)
-        found = nearest(made.values, real.rows, 1)[0]
-        own = torch.linspace(0, len(real) - 1, min(len(made), len(real)), dtype=torch.float64).long()
-        normal = nearest(real.rows[own], real.rows, 1, own)[0]
+        found, usual = nearest(made.values, real.rows, 1)[0], usual_distances(real.rows, len(made))
         return {
-            "memorised": float((found <= normal.quantile(self.quantile)).double().mean()),
-            "nearest_distance": float(found.median()) / float(normal.median()),
+            "memorised": float((found <= usual.quantile(self.quantile)).double().mean()),
+            "nearest_distance": float(found.median() / usual.median()),
         }
 
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
@@ -168,6 +166,12 @@ class NearestNeighbours(Metric):
         chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
         rows = [torch.cat([made.values[i], *real.rows[neighbours[i]]], dim=-1) for i in chosen]
         return pictures.grid(torch.stack(rows), columns=2)
+
+
+def usual_distances(real: Rows, count: int) -> Tensor:
+    """How far `count` of the real samples, evenly spaced in their file, are from their nearest others, (count, 1)."""
+    own = torch.linspace(0, len(real) - 1, min(count, len(real)), dtype=torch.float64).long()
+    return nearest(real[own], real, 1, own)[0]
 
 
 def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
