@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,7 @@ class Trainer:
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
         self.report = Report()  # of the newest evaluation
         self.doctor: Doctor | None = None  # the main process's alone, while it trains
+        self.told: dict[str, Any] | None = None  # of its newest report
         self._stop = False
 
     def _parallel(self, objective: nn.Module) -> Callable[..., dict[str, Tensor]]:
@@ -256,14 +258,18 @@ class Trainer:
             self.doctor = None
 
     def _tell(self, findings: Sequence[Finding]) -> None:
-        """Says what the doctor found for the first time, and keeps what it makes of the run."""
+        """Says what the doctor found for the first time, and keeps what it makes of the run where that is new."""
         assert self.run is not None
         assert self.logger is not None
         assert self.doctor is not None
         for finding in findings:
             say(f"doctor: {finding}")
             self.logger.text(f"health/{finding.name}", str(finding), finding.step)
-        self.run.write_json("health.json", self.doctor.report())
+        report = self.doctor.report()
+        news = {key: value for key, value in report.items() if key != "step"}
+        if news != self.told or self.step == self.settings.steps:  # to write it at each look takes 3 % of a small run
+            self.told = news
+            self.run.write_json("health.json", report)
 
     def _stop_on_findings(self, saves: bool = True) -> None:
         """Saves and ends the run where the doctor found what it is to stop on, while there is something to stop."""
