@@ -95,9 +95,9 @@ def run(command: Command, config_name: str) -> None:
     sys.exit(status)
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """The overrides in Hydra's grammar; raises `UserError`."""
-    parser = OverridesParser.create()
+def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Override]:
+    """The overrides in Hydra's grammar; raises `UserError`. With a `loader`, a glob knows what it stands for."""
+    parser = OverridesParser.create(loader.config_loader if loader is not None else None)
     parsed = []
     for override in overrides:
         try:
@@ -149,13 +149,14 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
 def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
     """Raises the `UserError` of a sweep's first job, or of one that differs from it in the choice of a group."""
     loader = _loader(config_dir)
-    groups = loader.config_loader.list_groups("")
-    swept = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        for o in parse(overrides)
-        if o.is_choice_sweep() or o.is_range_sweep()
-    ]
-    fixed = [str(o.input_line) for o in parse(overrides) if not o.is_sweep_override()]
+    groups, parsed = loader.config_loader.list_groups(""), parse(overrides, loader)
+    swept = []
+    for override in parsed:
+        if override.is_discrete_sweep():
+            swept.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+            if not swept[-1]:
+                raise UserError(f"{override.input_line}: stands for nothing")
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     first = [choices[0] for choices in swept]
     plain(compose([*fixed, *first], config_name, config_dir))
     for place, choices in enumerate(swept):

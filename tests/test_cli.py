@@ -222,6 +222,7 @@ def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path):
         (("loss=hinge,hing",), "error: loss=hing: no such loss; did you mean 'hinge'?"),
         (("seed=0,1", "dataset=mnst"), "error: dataset=mnst: no such dataset; did you mean 'mnist'?"),
         (("seed=0,1", "trainer.stpes=5"), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+        (("loss=glob(q*)",), "error: loss=glob(q*): stands for nothing"),
         (("trainer.stpes=5,6",), "error: trainer.stpes: no such key; did you mean 'steps'?"),
     ],
 )
