@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from gan_runner.pictures import (
     theory,
 )
 
-GRAY, BLUE, RED = [128, 128, 128], [40, 80, 220], [220, 50, 40]
+GRAY, BLUE, RED, VIOLET = [128, 128, 128], [40, 80, 220], [220, 50, 40], [160, 40, 200]
 
 
 def test_a_grid_is_filled_row_by_row_with_white_between():
@@ -66,6 +68,9 @@ def test_without_labels_samples_stand_side_by_side_in_their_order():
 
 def test_values_outside_do_not_look_like_values_inside():
     assert shade(np.array([[-1e-6, 0.0, 0.5, 1.0, 1 + 1e-6]])).tolist() == [[BLUE, [0] * 3, GRAY, [255] * 3, RED]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shade(np.array([[np.nan, -np.inf, np.inf]])).tolist() == [[VIOLET, BLUE, RED]]
 
 
 def test_a_saved_picture_is_the_picture(tmp_path):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_runner import theory
+from gan_runner import cli, theory
 from gan_runner.datasets import Gaussian1D
+from tests.training import status, train
 
 
 class Logit(nn.Module):
@@ -42,3 +43,11 @@ def test_the_gap_of_a_discriminator_that_knows_nothing():
 def test_one_stray_sample_does_not_hide_the_others():
     stray = torch.cat([MADE[1:], torch.tensor([[1e6]])])
     assert theory.compare(DATA, stray, Logit(-2.0))[0] < 0.05
+
+
+def test_a_gap_that_is_no_number_ends_the_run_as_diverged(tmp_path):
+    words = ("experiment=theory_1d", "trainer.batch_size=64", "trainer.discriminator_steps=1", "device=cpu")
+    every = ("trainer.log_every=50", "trainer.sample_every=5", "trainer.evaluate_every=200", "doctor=none")
+    assert train(tmp_path / "run", *words, *every, "optimizer=sgd", "optimizer.discriminator.lr=1e38") == cli.DIVERGED
+    assert "theory/discriminator_gap is nan" in status(tmp_path / "run")["message"]
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
