@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
@@ -404,7 +404,10 @@ def _sentence(path: str, problem: Any, model: Any) -> str:
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
         for parent in parents:
-            model = model.model_fields[parent].annotation
+            annotation = model.model_fields[parent].annotation
+            model = next(
+                (kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation
+            )  # A | None
         return f"{path}: no such key; {did_you_mean(str(last), model.model_fields)}"
     if problem["type"] == "missing":
         return f"{path}: is missing"

@@ -445,7 +445,8 @@ class Trainer:
                 moments = {int(i): moment for i, moment in state.get("optimizer", {}).get(name, {}).items()}
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
                 lay_out(optimizer)
-            self.penalties = {k: self._to_device(v) for k, v in state.get("penalties", {}).items()}
+            penalties = state.get("penalties", {})  # in no order of their own
+            self.penalties = {k: self._to_device(penalties[k]) for k in self.parts.regularizers if k in penalties}
             self.evolution = list(state.get("evolution", []))
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{source}: its state does not fit: {str(error).splitlines()[-1].strip()}") from error

@@ -96,6 +96,7 @@ def idx(array: np.ndarray) -> bytes:
         ),
         "resume and fork": ("resume=x fork_from=y", ("x",)),
         # Directories
+        "a key that the doctor has not": ("+doctor.sur=1", ("doctor.sur: no such key", "did you mean 'sure'?")),
         "no dataset": ("dataset=null", ("dataset=null", "allowed", "mnist")),
         "generator never": ("trainer.generator_start=4000", ("trainer.generator_start=4000", "trainer.steps=4000")),
         "resume": ("resume=nowhere", ("resume=nowhere", "no run")),

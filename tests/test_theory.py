@@ -51,3 +51,14 @@ def test_a_gap_that_is_no_number_ends_the_run_as_diverged(tmp_path):
     assert train(tmp_path / "run", *words, *every, "optimizer=sgd", "optimizer.discriminator.lr=1e38") == cli.DIVERGED
     assert "theory/discriminator_gap is nan" in status(tmp_path / "run")["message"]
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_the_look_at_the_discriminator_changes_nothing_in_it():
+    network = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Linear(1, 4)), nn.BatchNorm1d(4), nn.Linear(4, 1)
+    )
+    discriminator = nn.Sequential(network, nn.Flatten(0))
+    before = {name: value.clone() for name, value in discriminator.state_dict().items()}
+    theory.compare(DATA, MADE, discriminator)
+    assert all(torch.equal(value, before[name]) for name, value in discriminator.state_dict().items())
+    assert discriminator.training
