@@ -41,6 +41,11 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
         os.close(directory)
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every number in them is finite, as those of a trained network must be."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
 def save(directory: Path, step: int, state: State, keep: int) -> Path:
     """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints."""
     directory.mkdir(exist_ok=True)

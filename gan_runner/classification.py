@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from gan_runner.build import Facts
-from gan_runner.checkpoint import dump, write_atomically
+from gan_runner.checkpoint import all_finite, dump, write_atomically
 from gan_runner.config import Device, Section, component, validate
 from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import ArrayDataset, Dataset
@@ -61,7 +61,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
         raise UserError(f"batch_size is {settings.batch_size}; there are {len(rows)} images to train on")
 
     network = fit(dataset, rows, settings, device)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+    if not all_finite(network.state_dict().values()):
         raise UserError(f"lr={settings.lr:g}: the training diverged, and nothing is kept; try lr={settings.lr / 10:g}")
     right = accuracy(network, test, test_rows, device)
     about = About(

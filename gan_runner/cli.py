@@ -31,11 +31,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.console import say
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.places import CONF
 
 COMPLETED, FAILED, REFUSED, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 75
-
-# In a checkout conf/ stands beside the package, in an installed wheel inside it.
-CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
 
 
 @dataclass(frozen=True)

@@ -404,10 +404,8 @@ def _sentence(path: str, problem: Any, model: Any) -> str:
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
         for parent in parents:
-            annotation = model.model_fields[parent].annotation
-            model = next(
-                (kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation
-            )  # A | None
+            kind = model.model_fields[parent].annotation  # a section, or a section or None
+            model = next((section for section in get_args(kind) if hasattr(section, "model_fields")), kind)
         return f"{path}: no such key; {did_you_mean(str(last), model.model_fields)}"
     if problem["type"] == "missing":
         return f"{path}: is missing"

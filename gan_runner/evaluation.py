@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from gan_runner.build import Facts, draw_latent
-from gan_runner.cache import cache_folder
 from gan_runner.checkpoint import write_atomically
 from gan_runner.config import Config, find_component
 from gan_runner.console import Progress, say
@@ -26,6 +25,7 @@ from gan_runner.errors import UserError, did_you_mean
 from gan_runner.extractors import find_extractor, how_to_make
 from gan_runner.metrics import Extractor, Goal, Metric, Need, Rows, Samples, Stored
 from gan_runner.pictures import Picture, beside
+from gan_runner.places import cache_folder
 from gan_runner.randomness import rng
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU

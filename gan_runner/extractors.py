@@ -12,12 +12,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from gan_runner.cache import cache_folder
-from gan_runner.checkpoint import parse
+from gan_runner.checkpoint import all_finite, parse
 from gan_runner.config import Section, validate
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
 from gan_runner.metrics import Extractor, Need
+from gan_runner.places import cache_folder
 
 # Made on one thread (OMP_NUM_THREADS=1, torch 2.14, AVX-512); right on 99.54 % of MNIST's 10,000 test images:
 #   gan-classifier dataset=mnist name=digits out=gan_runner/weights/digits.safetensors
@@ -90,7 +90,7 @@ class Classifier:
         except (UserError, RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"evaluation.extractor={path}: is not what gan-classifier writes: {reason}") from error
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        if not all_finite(network.state_dict().values()):
             raise UserError(f"evaluation.extractor={path}: holds numbers that are not finite")
         self.name, self.hash = self.about.name, hashlib.sha256(content).hexdigest()
         self.features, self.classes = network.head.in_features, self.about.classes

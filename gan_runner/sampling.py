@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_runner import pictures
 from gan_runner.build import Facts, apply, build_generator, draw_latent, labels_wanted
-from gan_runner.checkpoint import parse, write_atomically
+from gan_runner.checkpoint import all_finite, parse, write_atomically
 from gan_runner.config import Config, Device, Latent, Section, validate
 from gan_runner.devices import Ranks, check_device
 from gan_runner.errors import UserError
@@ -141,7 +141,7 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
         network.load_state_dict(_best_generator(state) if checkpoint == "best" else state)
     except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+    if not all_finite(network.state_dict().values()):
         raise UserError(f"{weights}: holds numbers that are not finite")
     classes = labels_wanted(config.architecture, facts)
     return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from gan_runner import cli
 from gan_runner.build import Parts
 from gan_runner.config import FINDINGS, Config
 from gan_runner.datasets import Dataset
 from gan_runner.logger import Row
 from gan_runner.losses import Minimax
+from gan_runner.places import CONF
 
 A_LOOK = "health/dead_units_discriminator"  # stands in the row of each look, and in no other
 BEGINNING = 5  # logged steps that are the beginning of a run
@@ -80,7 +80,7 @@ class Case:
 
     def advice(self, *overrides: str) -> list[str]:
         """The overrides of keys that are there and have another value; a recipe's repaired twin comes first."""
-        recipes, name = cli.CONF / "experiment", self.config.name
+        recipes, name = CONF / "experiment", self.config.name
         stems = [name, name.rpartition("_")[0]]  # mnist_cnn_fixed, pattern_fixed for pattern_bce
         twins = [f"{stem}_fixed" for stem in stems if (recipes / f"{name}.yaml").exists()]
         known = [f"experiment={twin}" for twin in twins if twin != name and (recipes / f"{twin}.yaml").exists()]

@@ -103,7 +103,7 @@ class Trainer:
             case = Case(self.config, self.parts, self.dataset, self.reference_losses())
             self.doctor = Doctor(case, self.dataset, logger.rows)
         try:
-            self._stop_on_findings(saves=False)  # a run that has stopped does not go on because it is started again
+            self._stop_on_findings()  # a run that has stopped does not go on because it is started again
             for step in range(self.step + 1, settings.steps + 1):
                 logs = self._is_time(settings.log_every, step)
                 noise = rng(self.config.seed, "noise", step)
@@ -129,7 +129,8 @@ class Trainer:
                 self._stop_on_findings()
         except NotFinite as error:
             if self.doctor is not None:
-                self._tell([self.doctor.diverged(self.step, str(error))])
+                with self._surviving_the_doctor():
+                    self._tell([self.doctor.diverged(self.step, str(error))])
             raise
         finally:
             if self.progress is not None:
@@ -224,7 +225,7 @@ class Trainer:
         if self._is_time(settings.log_every, step):
             row = self._losses(discriminator, generator) | self.clock.speed(step, settings.batch_size)
         if self._is_time(settings.sample_every, step) and self.ranks.is_main:
-            row |= finite(self._sample())
+            row |= self._sample()
             if self.doctor is not None:
                 with self._surviving_the_doctor():
                     row |= self.doctor.examine(self.samples, self.generator_to_sample, self.discriminator)
@@ -271,15 +272,14 @@ class Trainer:
             self.told = news
             self.run.write_json("health.json", report)
 
-    def _stop_on_findings(self, saves: bool = True) -> None:
+    def _stop_on_findings(self) -> None:
         """Saves and ends the run where the doctor found what it is to stop on, while there is something to stop."""
         settings = self.settings
         if not settings.stop_on or self.step == settings.steps or self.step % settings.sample_every:
             return
         found = [name for name in self.doctor.present if name in settings.stop_on] if self.doctor is not None else []
         if self.ranks.any(bool(found)):
-            if saves:
-                self._save(must_succeed=False)
+            self._save(must_succeed=False)
             raise Diverged(f"the doctor found {', '.join(found)}, on which it is to stop")
 
     def _losses(self, discriminator: Mapping[str, Tensor], generator: Mapping[str, Tensor]) -> Row:
@@ -302,7 +302,10 @@ class Trainer:
         logits = torch.cat([real, fake])
         tensors |= {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}
         values = self.ranks.mean(torch.stack([t.float().reshape(()) for t in tensors.values()])).tolist()
-        row = finite(dict(zip(tensors, values, strict=True)))
+        row = dict(zip(tensors, values, strict=True))
+        for tag, value in row.items():
+            if not math.isfinite(value):
+                raise NotFinite(f"{tag} is {value}")
         row["memory/peak_mib"] = peak_memory(self.ranks.device) / 2**20
         return row
 
@@ -337,9 +340,9 @@ class Trainer:
         row: Row = {}
         if isinstance(self.dataset, Gaussian1D):
             z = draw_latent(self.config.architecture.latent, theory.SAMPLES, noise)
-            row["theory/discriminator_gap"], picture = theory.compare(
-                self.dataset, self._generate(z, None), self.discriminator
-            )
+            gap, picture = theory.compare(self.dataset, self._generate(z, None), self.discriminator)
+            if math.isfinite(gap):  # else the losses will tell, in all processes
+                row["theory/discriminator_gap"] = gap
         elif self.facts.shape == (2,):
             real, _ = self.dataset.batch(0, len(made), self.config.seed)
             picture = pictures.scatter(real.cpu(), made)
@@ -394,7 +397,7 @@ class Trainer:
 
     def _save(self, must_succeed: bool) -> None:
         """Writes a checkpoint; where the disk is full, says so and goes on with the last good one, if it may."""
-        if not all(bool(torch.isfinite(p).all()) for ps in self.parameters.values() for p in ps):
+        if not checkpoint.all_finite(p for ps in self.parameters.values() for p in ps):
             raise NotFinite("a weight is not finite")
         if self.penalties:  # each process holds that of its own share; a resumed run starts from the mean
             means = self.ranks.mean(torch.stack(list(self.penalties.values())))
@@ -500,14 +503,6 @@ class Clock:
         now = time.perf_counter()
         images = (step - self._step) * batch_size
         return {"speed/images_per_second": images / (now - self._since), "time/seconds": now - self._begun}
-
-
-def finite(row: Row) -> Row:
-    """The row as it is; raises `NotFinite`."""
-    for tag, value in row.items():
-        if not math.isfinite(value):
-            raise NotFinite(f"{tag} is {value}")
-    return row
 
 
 def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:

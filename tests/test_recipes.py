@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from gan_runner import cli
+from gan_runner.places import CONF
 from tests.training import status, train
 
 DIGITS = Path(__file__).parent / "data" / "mnist"  # the first 200 digits of MNIST's training set
-EXPERIMENTS = {path.stem: path for path in sorted((cli.CONF / "experiment").glob("*.yaml"))}
+EXPERIMENTS = {path.stem: path for path in sorted((CONF / "experiment").glob("*.yaml"))}
 
 RING_OR_GRID = {f"dataset.{key}" for key in ("_target_", "modes", "radius", "side", "spacing", "std")}
 

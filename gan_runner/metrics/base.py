@@ -117,9 +117,7 @@ class Metric(ABC):
 
     goals: ClassVar[Goals]  # what it returns, the main figure first, and which way is better
     needs: ClassVar[Need | None] = None
-    against: ClassVar[Literal["all", "as many", "none"]] = (
-        "all"  # how many real samples it wants: it may know the truth
-    )
+    against: ClassVar[Literal["all", "as many", "none"]] = "all"  # real samples it wants; none: it knows the truth
 
     def __init__(self, samples: PositiveInt) -> None:
         self.samples = samples
