@@ -218,6 +218,7 @@ ranks.any(True)
 group = dist.group.WORLD
 ranks.leave()
 print(sys.getrefcount(group))
+del group  # held to the end it would abort this process, too, now and then
 """
 
 
