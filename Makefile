@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format tensorboard clean
+.PHONY: help setup train test check bench format tensorboard clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: setup  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  ## measure start-up, and a step, the doctor and an evaluation beside a loop by hand (minutes, alone)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
 
 format: setup  ## format the code and mend what lint can
 	$(BIN)/ruff check --fix .

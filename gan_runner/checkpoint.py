@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_runner.errors import UserError
 
-_NAME = re.compile(r"step_(\d{8,})-([0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 State = dict[str, Any]
 
@@ -71,9 +71,7 @@ def checkpoints(directory: Path) -> list[Path]:
 
 def step_of(path: Path) -> int:
     """The step after which the checkpoint was written."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match.group(1))
+    return int(path.stem.removeprefix("step_").partition("-")[0])
 
 
 def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
@@ -81,8 +79,7 @@ def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
     damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):
         content = path.read_bytes()
-        match = _NAME.fullmatch(path.name)
-        if match and hashlib.sha256(content).hexdigest().startswith(match.group(2)):
+        if hashlib.sha256(content).hexdigest().startswith(path.stem.partition("-")[2]):
             return step_of(path), parse(content, path), damaged
         damaged.append(path)
     if damaged:

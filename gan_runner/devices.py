@@ -123,10 +123,8 @@ class Ranks:
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= self.size
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        means = self.mean(torch.cat([g.flatten() for g in gradients]))
+        for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, values: Tensor) -> Tensor:
@@ -138,11 +136,7 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in any process."""
-        if self.size == 1:
-            return flag
-        flags = torch.tensor(float(flag))
-        dist.all_reduce(flags)
-        return bool(flags > 0)
+        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag))) > 0)
 
     def main_alone(self, work: Callable[..., T], *arguments: Any) -> T | None:
         """What `work` returns on the main process, None on the others, which wait; all raise what it refuses."""

@@ -103,14 +103,11 @@ def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, tuple[
 def evolution(vectors: np.ndarray, every: int) -> Picture:
     """One generated vector over the run, (times, D): time goes down, and is labelled in steps."""
     figure, axes = _figure(width=4, height=6)
-    axes.imshow(shade(vectors), aspect="auto", interpolation="nearest", extent=_extent(vectors, every))
+    times, length = vectors.shape
+    extent = (0.5, length + 0.5, (times + 0.5) * every, 0.5 * every)
+    axes.imshow(shade(vectors), aspect="auto", interpolation="nearest", extent=extent)
     axes.set(xlabel="position", ylabel="step", title="blue: below 0, red: above 1")
     return _draw(figure)
-
-
-def _extent(vectors: np.ndarray, every: int) -> tuple[float, float, float, float]:
-    times, length = vectors.shape
-    return 0.5, length + 0.5, (times + 0.5) * every, 0.5 * every
 
 
 def beside(real: "Rows", real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
@@ -152,18 +149,13 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
 
 def modes(points: np.ndarray, good: np.ndarray, means: np.ndarray, radius: float) -> Picture:
     """Points (N, 2), the `good` (N,) of them in another colour, and circles about the means (K, 2) of a mixture."""
-    from matplotlib.collections import EllipseCollection
+    from matplotlib.patches import Circle
 
     figure, axes = _figure(width=6, height=6)
     for chosen, color, label in ((~good, "C3", "low quality"), (good, "C2", "high quality")):
         axes.scatter(*points[chosen].T, s=2, color=color, label=f"{label}: {chosen.sum()}")
-    size = np.full(len(means), 2 * radius)
-    axes.add_collection(
-        EllipseCollection(
-            size, size, 0 * size, units="xy", offsets=means, offset_transform=axes.transData,
-            facecolor="none", edgecolor="black", linewidth=0.8,
-        )
-    )  # fmt: skip
+    for mean in means:
+        axes.add_patch(Circle(mean, radius, fill=False, linewidth=0.8))
     # The view is that of the modes, so that samples far away do not shrink it.
     middle, half = (means.max(0) + means.min(0)) / 2, 0.75 * np.ptp(means, axis=0).max() + 5 * radius
     (left, bottom), (right, top) = middle - half, middle + half
