@@ -2,7 +2,7 @@
 
 Hydra makes a job's directory before the job can refuse its configuration, and ends in a traceback for some mistakes
 in it; so a plain run is composed here, and everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra.
-Nothing here imports torch: `--help` answers in a fraction of a second.
+Nothing here imports torch: `--help` answers at once.
 """
 
 import re
@@ -172,7 +172,8 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
     loader = _loader(config_dir)
     try:
         config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
-        OmegaConf.resolve(config.hydra.run)
+        HydraConfig.instance().set_config(config)  # which the run's name and directory ask for the choices
+        OmegaConf.to_container(config.hydra.run, resolve=True)
         return config
     except MissingConfigException as error:
         raise UserError(_missing_choice(error, loader)) from error

@@ -151,7 +151,7 @@ class Evaluation(Section):
 
 
 class Device(Section):
-    """Where it runs; nothing here changes the experiment."""
+    """Where it runs; nothing here changes the experiment but for what dropout and batch norm see of a batch."""
 
     kind: Literal["auto", "cpu", "cuda", "mps", "data_parallel", "ddp"]
     device_ids: list[NonNegativeInt] | None

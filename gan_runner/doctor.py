@@ -68,8 +68,8 @@ class Doctor:
                 apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
         samples = torch.cat(made)
         figures = self._data.compare(samples) | {
-            "dead_units_generator": max(of_generator, default=0.0),
-            "dead_units_discriminator": max(of_discriminator, default=0.0),
+            "dead_units_generator": dead_share(of_generator),
+            "dead_units_discriminator": dead_share(of_discriminator),
         }
         if self._originals is not None and samples.isfinite().all():
             distances = nearest(samples, self._originals, 1)[0]
@@ -155,29 +155,38 @@ class Anatomy:
         return points.std(0)
 
 
-@contextmanager
-def watched_units(network: nn.Module) -> Iterator[list[float]]:
-    """While it lasts, notes for each activation that `network` runs the share of its units that pass no gradient.
+Slopes = dict[tuple[nn.Module, int], Tensor]  # by activation and its number of units, of which it may have several
 
-    A unit is one feature, or one channel of a map; it is dead where its slope is (nearly) 0 for all of a batch. What
-    follows the last linear layer is left out: there, a pixel that is black in all of the data is as it should be.
+
+def dead_share(steepest: Slopes) -> float:
+    """The share of units that pass (nearly) no gradient, in the layer that has most of them; 0 without layers."""
+    return max((float((slopes <= NO_GRADIENT).float().mean()) for slopes in steepest.values()), default=0.0)
+
+
+@contextmanager
+def watched_units(network: nn.Module) -> Iterator[Slopes]:
+    """While it lasts, notes the steepest slope (U,) of each unit of the activations that `network` runs.
+
+    A unit is one feature, or one channel of a map. What follows the last linear layer is left out: there, a pixel that
+    is black in all of the data is as it should be.
     """
-    shares: list[float] = []
+    steepest: Slopes = {}
 
     def note(module: nn.Module, _: Any, output: Tensor) -> None:
         units = output.flatten(2).transpose(1, 2).flatten(0, 1) if output.ndim > 2 else output  # (N, U)
-        slope = units.abs()  # of ReLU and its smooth kin it is 0 where the value is
+        slope = units.abs()  # of ReLU it is 0 where the value is, of its smooth kin nearly so
         if isinstance(module, nn.Sigmoid):
             slope = units * (1 - units)
         elif isinstance(module, nn.Tanh):
             slope = 1 - units.square()
-        shares.append(float((slope.amax(0) <= NO_GRADIENT).float().mean()))
+        key, found = (module, units.shape[1]), slope.amax(0)
+        steepest[key] = torch.maximum(steepest.get(key, found), found)
 
     weighted = [i for i, module in enumerate(network.modules()) if isinstance(module, WEIGHTED)]
     hidden = list(network.modules())[: max(weighted, default=0)]
     hooks = [module.register_forward_hook(note) for module in hidden if isinstance(module, ACTIVATIONS)]
     try:
-        yield shares
+        yield steepest
     finally:
         for hook in hooks:
             hook.remove()

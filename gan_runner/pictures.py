@@ -76,7 +76,7 @@ def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float
         if points:
             axes.plot(*zip(*points, strict=True), label=tag.replace("_", ", "), linewidth=1.2)
     for value in sorted(set(references.values())):
-        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=f"D(x) = D(G(z)) = ½: {value:.3f}")
+        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=f"D cannot tell: {value:.3f}")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(fontsize=8)
     return _draw(figure)

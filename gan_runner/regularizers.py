@@ -1,5 +1,7 @@
 """Gradient regularizers of the discriminator: a mean over the batch, which the trainer multiplies by `weight`.
 
+As in their papers, D(x) is the logit here, and no normalization in D may mix the samples of a batch.
+
 Computed in fp32 also under autocast, because squared gradients leave the range of half precision.
 """
 
@@ -63,7 +65,10 @@ class R2(Regularizer):
 
 
 def input_gradient(discriminator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
-    """The gradient of each sample's logit with respect to the sample, flat (B, D), differentiable once more."""
+    """The gradient of the sum of all logits with respect to each sample, flat (B, D), differentiable once more.
+
+    That is the gradient of the sample's own logit unless batch normalization mixes them.
+    """
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach().float().requires_grad_()
         logits = discriminator(x) if labels is None else discriminator(x, labels)

@@ -125,7 +125,7 @@ class RunDirectory:
         write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False).encode())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes status.json or manifest.json."""
+        """Writes status.json, manifest.json, evaluation.json or health.json."""
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
     def release(self) -> None:
@@ -229,7 +229,7 @@ def refuse_changes(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: P
     if changes:
         raise UserError(
             f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "
-            f"To start a new run from its weights: fork_from={shlex.quote(str(path))}"
+            f"To start a new run of what you choose from its weights: fork_from={shlex.quote(str(path))}"
         )
     before, after = stored["trainer"]["steps"], wanted["trainer"]["steps"]
     if after < before:

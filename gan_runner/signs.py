@@ -227,7 +227,7 @@ def discriminator_saturated(case: Case, recent: Columns, whole: Columns) -> Foun
 
 
 def exploding_gradients(case: Case, recent: Columns, whole: Columns) -> Found:
-    """A gradient, or the logits of an unbounded loss, have grown far beyond what they were when the run began."""
+    """A gradient, or the logits, have grown far beyond what they were when the run began."""
     figures = {f"the norm of the {network}'s gradient": (f"gradient_norm/{network}", network) for network in case.rates}
     figures["the spread of the logits"] = ("logits/std", "discriminator")
     for what, (tag, network) in figures.items():

@@ -193,6 +193,16 @@ def test_the_last_line_is_the_run_directory(typed):
     assert not list(Path().rglob("*.log"))
 
 
+def test_a_run_without_a_name_is_called_after_its_dataset(typed):
+    for words, name in (
+        (TINY, "pattern"),
+        (("dataset=ring", *TINY), "ring"),
+        (("experiment=pattern_bce", *TINY), "pattern_bce"),
+    ):
+        assert typed(*words, "trainer.steps=1").out.splitlines()[-1].startswith(f"outputs/{name}/")
+    assert "name: grid\n" in typed("dataset=grid", "--cfg", "job", "--resolve").out
+
+
 def test_runs_of_the_same_second_get_a_directory_each(typed):
     when = "hydra.run.dir=outputs/${name}/${now:%Y}"
     assert typed(*TEN_STEPS, when, "name=named").status == 0

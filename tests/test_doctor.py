@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_runner import cli
 from gan_runner.build import Facts, build_dataset, build_parts
 from gan_runner.config import FINDINGS, Config, check
-from gan_runner.doctor import Anatomy, Doctor, watched_units
+from gan_runner.doctor import Anatomy, Doctor, dead_share, watched_units
 from gan_runner.signs import SIGNS, Case, diagnose, ending
 from tests.training import INTRICATE, newest_state, rows, status, train, write_images
 
@@ -496,11 +496,29 @@ def test_dead_units_are_counted_by_hand():
         first.bias.copy_(torch.tensor([-1.0, -1.0, -1.0, 1.0]))  # three of four are 0
         second.bias.copy_(torch.tensor([20.0, 0.5]))  # one of two is 1
         last.bias.fill_(50.0)  # the output may be constant
-    with watched_units(network) as shares:
+    with watched_units(network) as slopes:
+        assert dead_share(slopes) == 0.0
         network(torch.randn(8, 2))
-    assert shares == [0.75, 0.5]
+    dead = [dead_share({layer: steepest}) for layer, steepest in slopes.items()]
+    assert dead == [0.75, 0.5]
+    assert dead_share(slopes) == 0.75  # that of the worst layer
+    with torch.no_grad():
+        first.bias.fill_(1.0)
     network(torch.randn(8, 2))
-    assert len(shares) == 2  # it watches no longer
+    assert dead_share(slopes) == 0.75  # it watches no longer
+
+
+def test_a_unit_that_wakes_for_some_samples_is_not_dead():
+    """Samples go through in parts, and each part puts another half of the units to sleep."""
+    first = nn.Linear(2, 2, bias=False)
+    network = nn.Sequential(first, nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(2))
+    with watched_units(network) as slopes:
+        network(torch.tensor([[1.0, -1.0]]))
+        assert dead_share(slopes) == 0.5
+        network(torch.tensor([[-1.0, 1.0]]))
+    assert dead_share(slopes) == 0.0
 
 
 def test_a_channel_is_dead_where_it_is_dead_everywhere():
@@ -509,9 +527,9 @@ def test_a_channel_is_dead_where_it_is_dead_everywhere():
     first.load_state_dict({"weight": torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), "bias": torch.tensor([-1.0, 0.0])})
     images = torch.zeros(3, 1, 4, 4)
     images[1, 0, 2, 2] = 1.0  # one position of one image is enough for the second
-    with watched_units(network) as shares:
+    with watched_units(network) as slopes:
         network(images)
-    assert shares == [0.5]
+    assert dead_share(slopes) == 0.5
 
 
 def test_the_layers_after_the_last_weights_are_told():

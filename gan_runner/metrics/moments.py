@@ -16,7 +16,7 @@ class FID(Metric):
     needs = "features"
 
     def least(self, features: int) -> int:
-        """With fewer a covariance would be singular, which flatters."""
+        """With fewer a covariance would be singular, and the distance far too large."""
         return features + 1
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:

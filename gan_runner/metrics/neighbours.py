@@ -169,7 +169,7 @@ class NearestNeighbours(Metric):
 
 
 def usual_distances(real: Rows, count: int) -> Tensor:
-    """How far `count` of the real samples, evenly spaced in their file, are from their nearest others, (count, 1)."""
+    """How far `count` of the real samples, evenly spaced among them, are from their nearest others, (count, 1)."""
     own = torch.linspace(0, len(real) - 1, min(count, len(real)), dtype=torch.float64).long()
     return nearest(real[own], real, 1, own)[0]
 

@@ -60,7 +60,7 @@ class ModeCoverage(Metric):
 
     A sample is of high quality within `radius` standard deviations of the nearest mean, and a mode counts with at least
     one such sample (Lin et al., "PacGAN", 2018). `reverse_kl` is KL(generated ‖ uniform) in nats of all samples, each
-    in its nearest mode.
+    in its nearest mode (the code of PacGAN leaves those of low quality out).
 
     `spread` is the standard deviation per axis of the high-quality samples of a mode, about their own mean, over that
     of the true Gaussian cut at the same radius: 1 is right, 0 a point. It is the mean over the modes with two such

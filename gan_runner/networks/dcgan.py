@@ -1,4 +1,4 @@
-"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for any image whose sides are multiples of 4.
+"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for sides of 16 or more, multiples of 4.
 
 Kernels of 4 in place of the paper's 5, so that strides of 2 double and halve exactly. The paper's network for 64×64
 images has `channels: 128`: 1024, 512, 256 and 128 features from 4×4 upwards.

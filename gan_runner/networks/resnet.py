@@ -1,4 +1,4 @@
-"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for any image whose sides are multiples of 4.
+"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for sides of 16 or more, multiples of 4.
 
 The generator is conditioned by the gains and biases of its batch norms (Dumoulin et al. 2017), the discriminator by
 projection (Miyato & Koyama 2018, arXiv:1802.05637).
