@@ -101,6 +101,12 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     "ever fewer kinds": ("collapse", {"health/coverage": lambda step: 0.8 - step / 5000}, NOISE, "70%"),
     "few classes": ("collapse", {"metric/class_kl": 1.1, "health/coverage": 0.4}, MNIST, "1.1"),
     "uneven modes": ("collapse", {"metric/reverse_kl": 0.6}, NOISE, "modes"),
+    "a stray sample in a missing mode": (
+        "collapse",
+        {"metric/modes": lambda step: 8.0 if step == 2500 else 7.0},
+        ("dataset=ring", *NOISE),
+        "7 of the data's 8 modes",
+    ),
     "missing modes": ("collapse", {"metric/modes": 7.0}, ("dataset=ring", *NOISE), "7 of the data's 8 modes"),
     "imbalance": (
         "collapse",
@@ -169,6 +175,15 @@ WELL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a range on its way down": ({"health/lowest": lambda step: 900 / step}, ()),
     "ln 2, samples on their way": (AT_LN2 | {"health/mean_error": lambda step: 6000 / step}, ()),
     "coverage that wavers": ({"health/coverage": turns(0.6, 0.8)}, NOISE),
+    "a mode that is missed once": (
+        {"metric/modes": lambda step: 7.0 if step == 2000 else 8.0},
+        ("dataset=ring", *NOISE),
+    ),
+    "a mode that is found late": ({"metric/modes": lambda step: 7.0 if step < 1500 else 8.0}, ("dataset=ring", *NOISE)),
+    "modes that are found one after the other": (
+        {"metric/modes": lambda step: min(8.0, 1 + step // 500)},
+        ("dataset=ring", *NOISE),
+    ),
     "nearly all modes, not quite even": (
         {"metric/modes": 24.0, "metric/reverse_kl": 0.3},
         ("dataset=grid", *NOISE),
