@@ -3,11 +3,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from gan_runner.build import Facts
@@ -31,7 +31,7 @@ class Training(Section):
     seed: NonNegativeInt
     steps: PositiveInt
     batch_size: PositiveInt
-    lr: PositiveFloat
+    lr: Annotated[PositiveFloat, FiniteFloat]
     width: PositiveInt
     augment: bool
     out: str | None
@@ -106,6 +106,8 @@ def refuse_place(out: Path) -> None:
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")
+    if out.exists():
+        raise UserError(f"out={out}: is there already, and figures rest on it; name another file, or remove this one")
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"out={out}: nothing can be written to '{folder}'")
 

@@ -84,7 +84,8 @@ def run(command: Command, config_name: str) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
             sys.exit(_leave_to_hydra(command, config_name))
         named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
-        status = command(Request(plain(config), overrides, Path(config.hydra.run.dir), named)).status
+        directory = Path(config.hydra.run.dir).expanduser()
+        status = command(Request(plain(config), overrides, directory, named)).status
     except UserError as error:
         say(f"error: {error}")
         status = REFUSED
@@ -231,9 +232,11 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
     parent, _, name = key.rpartition(".")
     node: Any = plain(compose(others, config_name, config_dir))
     for part in parent.split(".") if parent else []:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    if not isinstance(node, Mapping):
-        return f"{key}: no such key, {parent} is no group of keys"
+        if part not in node:
+            return f"{key}: no such key; {did_you_mean(part, [k for k in node if k != '_target_'])}"
+        node = node[part]
+        if not isinstance(node, Mapping):
+            return f"{key}: no such key, {parent} is no group of keys"
     if name in node:
         return one_line(error)
     return f"{key}: no such key; {did_you_mean(name, [k for k in node if k != '_target_'])}"

@@ -104,8 +104,8 @@ class Trainer(Section):
     compile: bool
     log_every: PositiveInt
     sample_every: PositiveInt
-    sample_rows: PositiveInt
-    sample_columns: PositiveInt
+    sample_rows: Annotated[PositiveInt, Field(le=256)]
+    sample_columns: Annotated[PositiveInt, Field(le=256)]
     evaluate_every: PositiveInt
     objective: str | None
     checkpoint_every: PositiveInt
@@ -116,7 +116,7 @@ class Trainer(Section):
 class Doctor(Section):
     """From where on the doctor takes a figure for a sign that something is wrong."""
 
-    samples: Annotated[int, Field(ge=16)]
+    samples: Annotated[int, Field(ge=16, le=10_000)]
     patience: PositiveInt
     grace: Annotated[float, Field(ge=0, lt=1)]
     sure: Annotated[float, Field(gt=0.5, lt=1)]

@@ -47,9 +47,10 @@ class Doctor:
         self._originals: Tensor | None = None
         if isinstance(dataset, ArrayDataset) and len(dataset.shape) == 3:
             chosen = dataset.order(config.seed, 0)[: min(ORIGINALS, NUMBERS // math.prod(dataset.shape))]
-            self._originals = dataset[chosen][0].cpu() if len(chosen) > 1 else None
-        if self._originals is not None:
-            self._copies_are_within = usual_distances(self._originals, count).quantile(case.limits.copies)
+            originals = dataset[chosen][0].cpu()
+            if len(originals.unique(dim=0)) > 1:
+                self._copies_are_within = usual_distances(originals, count).quantile(case.limits.copies)
+                self._originals = originals
         for end, row in enumerate(rows, 1):  # of the run that goes on
             if A_LOOK in row:
                 self.look(rows[:end])

@@ -1,6 +1,5 @@
 """Runs measured afterwards, one or several: evaluation.json and pictures in each, and a table of the figures."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner import cli, pictures
 from gan_runner.build import build_dataset
-from gan_runner.checkpoint import write_atomically
 from gan_runner.config import Device, Section, check, validate
 from gan_runner.console import say
+from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Evaluation, Report
-from gan_runner.run_directory import read_json, read_run
+from gan_runner.manifest import Manifest
+from gan_runner.run_directory import RunDirectory, read_json, read_run
 from gan_runner.sampling import Checkpoint, find_device, load_generator
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Sides(Section):
 class Evaluating(Section):
     """Which runs to measure, and by what."""
 
-    run: str | None
-    runs: list[str] | str | None
+    run: Folder | None
+    runs: Folder | list[Folder] | None
     checkpoint: Checkpoint
     metric: dict[str, dict[str, Any]]
     evaluation: Sides
@@ -62,7 +62,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     if settings.runs == []:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
-        report = evaluate_run(Path(settings.run), settings, device)
+        report = evaluate_run(Path(settings.run).expanduser(), settings, device)
         show(table_of_one(report))
         print(settings.run)
         return cli.FAILED if report.failures else cli.COMPLETED
@@ -78,20 +78,33 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     return cli.FAILED if failed else cli.COMPLETED
 
 
-def find_runs(folders: list[str]) -> list[Path]:
+def find_runs(folders: Sequence[str]) -> list[Path]:
     """The run directories in `folders`, at any depth."""
+    found: set[Path] = set()
     for folder in folders:
-        if not any(Path(folder).rglob("config.yaml")):
+        runs = {file.parent for file in Path(folder).expanduser().rglob("config.yaml")}
+        if not runs:
             raise UserError(f"runs={folder}: there is no run directory in it")
-    return sorted({file.parent for folder in folders for file in Path(folder).rglob("config.yaml")})
+        found |= runs
+    return sorted(found)
 
 
 def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Report:
     """Measures the generator of the run in `path`, which anyone may have made, and keeps what it found there.
 
-    By default with the run's own metrics and noise: the figures are those of its last evaluation. Raises `UserError`.
+    By default with the run's own metrics and noise: the figures are those of its last evaluation. Raises `UserError`,
+    also where the run is still at work.
     """
-    stored, before = read_run(path, settings.trust, "run"), read_json(path / "evaluation.json")
+    stored = read_run(path, settings.trust, "run")
+    directory = RunDirectory(path)
+    try:
+        return _evaluate(directory, stored, settings, device)
+    finally:
+        directory.release()
+
+
+def _evaluate(directory: RunDirectory, stored: dict[str, Any], settings: Evaluating, device: torch.device) -> Report:
+    path, before = directory.path, read_json(directory.path / "evaluation.json")
     if settings.metric:
         stored["metric"] = settings.metric
     if settings.dataset.root is not None:
@@ -103,7 +116,7 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
         raise UserError(f"{path}: {error}") from error
     generator = load_generator(path, settings.trust, device, settings.checkpoint)
     dataset = build_dataset(config)
-    if dataset.fingerprint() != read_json(path / "manifest.json").get("data", {}).get("fingerprint"):
+    if dataset.fingerprint() != Manifest.of(path).data.get("fingerprint"):
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(config, dataset, device)
     if not evaluation.metrics:
@@ -117,9 +130,10 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
     try:
         for name, picture in report.pictures.items():
             pictures.save(path / "evaluation" / f"{name}.png", picture)
-        write_atomically(path / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
+        directory.write_json("evaluation.json", content)
     except OSError as error:
-        raise UserError(f"{path}: cannot keep the evaluation: {error.strerror or error}") from error
+        report.failures["evaluation.json"] = f"not kept: {error.strerror or error}"
+        say(f"error: {path}: the evaluation is not kept: {error.strerror or error}")
     return report
 
 

@@ -91,7 +91,7 @@ class Evaluation:
         self.dataset = dataset
         self._config = config
         self._facts = Facts.of(dataset)
-        self._extractor: Extractor | None = None
+        self.extractor: Extractor | None = None
         self._first = cache(lambda side, count: side[:count])
         self._perfect: dict[str, dict[str, float]] = {}
         self._done = 0
@@ -101,13 +101,13 @@ class Evaluation:
             if reason := metric.unfit(dataset, config.architecture.conditional):
                 raise UserError(f"metric.{name}: {reason}")
         if config.evaluation.extractor != "auto" or any(metric.needs for metric in metrics.values()):
-            self._extractor = find_extractor(config.evaluation.extractor, dataset, device)
-        classes = self._extractor.classes if self._extractor is not None else 0
+            self.extractor = find_extractor(config.evaluation.extractor, dataset, device)
+        classes = self.extractor.classes if self.extractor is not None else 0
         if classes and dataset.num_classes and classes != dataset.num_classes:
             raise UserError(
                 f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}"
             )
-        seen = (None, "features" if self._extractor is not None else None, "classes" if classes else None)
+        seen = (None, "features" if self.extractor is not None else None, "classes" if classes else None)
         blind = [name for name, metric in metrics.items() if metric.needs not in seen]
         if blind:
             kind: Need = "classes" if all(metrics[name].needs == "classes" for name in blind) else "features"
@@ -129,7 +129,7 @@ class Evaluation:
         """UserError where a metric would have too few samples at each evaluation because a key says so."""
         limit = self._config.evaluation.real_samples
         for name, metric in self.metrics.items():
-            least = metric.least(self._extractor.features if self._extractor is not None else 0)
+            least = metric.least(self.extractor.features if self.extractor is not None else 0)
             if metric.samples < least:
                 raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {least}")
             if limit is not None and limit < least and metric.against != "none":
@@ -165,7 +165,7 @@ class Evaluation:
         real = self._real.samples
         for name, metric in self.metrics.items():
             part, (truth, ideal, reference) = first(metric.samples), self._parts_of_real(metric)
-            extractor = self._extractor if metric.needs else None
+            extractor = self.extractor if metric.needs else None
             self._advance(0, name)
             try:
                 found = metric.measure(part, truth, self.dataset)
@@ -233,7 +233,7 @@ class Evaluation:
             z = draw_latent(self._config.architecture.latent, min(chunk, count - start), noise)
             made.append(generate(z, None if labels is None else labels[start : start + chunk]))
             self._advance(len(z), "sampling")
-        extractor = self._extractor and Looking(self._extractor, self._advance, remembers=False)
+        extractor = self.extractor and Looking(self.extractor, self._advance, remembers=False)
         return Samples(torch.cat(made), labels, extractor)
 
     @cached_property
@@ -253,7 +253,7 @@ class Evaluation:
 
     def _take(self, dataset: Dataset, most: int | None, wanted: int, seed: int) -> Samples:
         """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
-        look = self._extractor and Looking(self._extractor, self._advance, remembers=True)
+        look = self.extractor and Looking(self.extractor, self._advance, remembers=True)
         if isinstance(dataset, ArrayDataset) and self._facts.is_image:  # there may be more than fit into memory
             indices = dataset.order(seed, 0)[:most]
             labels = None if dataset.labels is None else dataset.labels[indices].cpu()

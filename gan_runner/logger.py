@@ -34,8 +34,10 @@ def read_metrics(path: Path) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            if not all(isinstance(value, int | float) for value in row.values()):
+                raise ValueError("has values that are no numbers")
             rows.append({**row, "step": int(row["step"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}: line {number} is no row of metrics") from error
     return rows
 

@@ -8,10 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 from gan_runner import __version__
+from gan_runner.config import validate
+from gan_runner.run_directory import read_json
 
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "safetensors")
+
+
+class Manifest(BaseModel):
+    """What of manifest.json a run that goes on takes up; one that was stopped at once has none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: dict[str, Any] = {}
+    extractor: str | None = None  # the hash of what its metrics look through
+    wall_seconds: NonNegativeFloat = 0.0
+
+    @classmethod
+    def of(cls, run: Path) -> "Manifest":
+        """That of the run in `run`. Raises `UserError`."""
+        path = run / "manifest.json"
+        manifest: Manifest = validate(cls, read_json(path), str(path))
+        return manifest
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

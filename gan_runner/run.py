@@ -15,14 +15,14 @@ import torch
 from gan_runner import cli, pictures
 from gan_runner.build import Facts, build_dataset, draw_latent
 from gan_runner.checkpoint import load_newest
-from gan_runner.config import Config, check, find_targets, validate
+from gan_runner.config import Config, check, find_targets
 from gan_runner.console import say
 from gan_runner.datasets import Dataset
 from gan_runner.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Figure
+from gan_runner.evaluation import Evaluation, Figure
 from gan_runner.logger import Logger, Row, read_metrics
-from gan_runner.manifest import environment
+from gan_runner.manifest import Manifest, environment
 from gan_runner.randomness import rng
 from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
 from gan_runner.summary import memory, parameter_count, summarize
@@ -68,10 +68,20 @@ def work(planned: Plan, ranks: Ranks | None = None) -> int:
     except OSError as error:  # a full disk, most likely
         say(f"error: {error}")
         return cli.FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        say(f"error: this does not fit into memory: {cli.one_line(error)}")
+        return cli.REFUSED
     finally:
         if directory is not None:
             directory.release()
         ranks.leave()
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it says that there is not enough of it, on whatever device."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
@@ -137,23 +147,35 @@ def restore(trainer: Trainer, planned: Plan, fingerprint: str) -> None:
     """Puts the trainer where the run it goes on with, or starts from, has left off."""
     config = trainer.config
     if planned.continues:
-        manifest = planned.path / "manifest.json"
-        data = validate(dict[str, Any], read_json(manifest).get("data", {}), f"{manifest}: data")
-        if data.get("fingerprint", fingerprint) != fingerprint:
+        before = Manifest.of(planned.path)
+        if before.data.get("fingerprint", fingerprint) != fingerprint:
             raise UserError(f"dataset.root: these are other data than {planned.path} was started with")
+        trainer.ranks.main_alone(refuse_another_extractor, trainer.evaluation, before, planned.path)
         read_metrics(planned.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, state, damaged = load_newest(planned.path / "checkpoints")
         for path in damaged:
             say(f"warning: {path} is damaged; going on from step {step}")
         if step:
             trainer.load(step, state, f"resume={planned.path}")
+        elif (planned.path / "generator.safetensors").exists():
+            raise UserError(f"{planned.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
-        source = Path(config.fork_from)
+        source = Path(config.fork_from).expanduser()
         read_run(source, config.trust, "fork_from")
         step, state, _ = load_newest(source / "checkpoints")
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         trainer.load_networks(state, f"fork_from={source}")
+
+
+def refuse_another_extractor(evaluation: Evaluation, before: Manifest, path: Path) -> None:
+    """UserError where a run would go on to be measured through another extractor: its figures would not compare."""
+    now = evaluation.extractor
+    if now is not None and before.extractor is not None and now.hash != before.extractor:
+        raise UserError(
+            f"evaluation.extractor: the run in {path} was measured through one of SHA-256 {before.extractor[:8]}…, "
+            f"and '{now.name}' that is there now is another, {now.hash[:8]}…; put the first one back"
+        )
 
 
 @dataclass
@@ -168,7 +190,8 @@ class Record:
     def keep(self, summary: str) -> int:
         """Trains, and leaves behind what tells how that went; returns the exit status."""
         trainer, path, begun = self.trainer, self.directory.path, time.time()
-        before = read_json(path / "manifest.json")
+        assert trainer.evaluation is not None
+        before, extractor = Manifest.of(path), trainer.evaluation.extractor
         say(summary)
         say(f"{path}: from step {trainer.step} to {trainer.settings.steps} on {trainer.ranks.device}")
         self.directory.sign()
@@ -183,7 +206,8 @@ class Record:
                 "generator": parameter_count(trainer.generator),
                 "discriminator": parameter_count(trainer.discriminator),
             },
-            "wall_seconds": validate(float, before.get("wall_seconds", 0.0), f"{path / 'manifest.json'}: wall_seconds"),
+            "extractor": before.extractor if extractor is None else extractor.hash,
+            "wall_seconds": before.wall_seconds,
         }
         self.directory.write_json("manifest.json", manifest)
         logger = Logger(path, trainer.step, trainer.in_turn)

@@ -47,7 +47,7 @@ def plan(request: Request) -> Plan:
         if plain[key] == "":  # an unset variable, most likely, and not the current directory
             raise UserError(f"{key}: is empty; allowed: a run directory")
     if plain["resume"] is not None:
-        path = Path(str(plain["resume"]))  # a directory's name may look like a number
+        path = Path(str(plain["resume"])).expanduser()  # a directory's name may look like a number
         stored = read_run(path, trust, "resume")
         wanted = _overridden(stored, request)
     elif request.named and is_run(request.directory):
@@ -89,7 +89,10 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UserError(f"{path}: nothing can be written there: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -19,6 +19,7 @@ from gan_runner import pictures
 from gan_runner.build import Facts, apply, build_generator, draw_latent, labels_wanted
 from gan_runner.checkpoint import all_finite, parse, write_atomically
 from gan_runner.config import Config, Device, Latent, Section, validate
+from gan_runner.datasets.base import Folder
 from gan_runner.devices import Ranks, check_device
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
@@ -34,7 +35,7 @@ Checkpoint = Literal["newest", "best"]
 class Sampling(Section):
     """What to sample, from which run, and where to write it."""
 
-    run: str
+    run: Folder
     count: PositiveInt
     checkpoint: Checkpoint
     label: NonNegativeInt | None
@@ -79,11 +80,12 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     Raises `UserError`, and leaves nothing behind, where the configuration or the run is not what it must be.
     """
     settings = validate(Sampling, plain)
-    generator = load_generator(Path(settings.run), settings.trust, find_device(settings.device), settings.checkpoint)
+    run = Path(settings.run).expanduser()
+    generator = load_generator(run, settings.trust, find_device(settings.device), settings.checkpoint)
     if settings.label is not None and settings.label >= generator.num_classes:
         allowed = f"has the classes 0 to {generator.num_classes - 1}" if generator.num_classes else "is unconditional"
         raise UserError(f"label={settings.label}: the generator of {settings.run} {allowed}")
-    out = Path(settings.out) if settings.out is not None else Path(settings.run) / "sampled"
+    out = Path(settings.out).expanduser() if settings.out is not None else run / "sampled"
     try:
         out.mkdir(parents=True, exist_ok=True)
         shape = (settings.count, *generator.facts.shape)
@@ -137,7 +139,7 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
     try:
         network = build_generator(config, facts)
         state = parse(weights.read_bytes(), weights)
-        step = state["step"] if checkpoint == "best" else read_json(run / "status.json").get("step", 0)
+        step = validate(NonNegativeInt, state.pop("step"), f"{weights}: step")
         network.load_state_dict(_best_generator(state) if checkpoint == "best" else state)
     except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error

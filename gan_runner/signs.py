@@ -71,6 +71,7 @@ class Case:
         self.saturating = type(parts.loss) is Minimax
         self.paired, self.regularizers = parts.loss.paired, parts.regularizers
         self.labelled, self.num_modes = dataset.num_classes > 0, dataset.num_modes
+        self.spanning = activations_that_span(dataset.value_range)
         self.ends = {"generator": ending(parts.generator), "discriminator": ending(parts.discriminator)}
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
 
@@ -104,6 +105,13 @@ class Case:
     def slower(self, network: str) -> str:
         """The override that makes `network` learn ten times more slowly."""
         return f"optimizer.{network}.lr={self.rates[network] / 10:.2g}"
+
+
+def activations_that_span(value_range: tuple[float, float] | None) -> list[str]:
+    """The kinds of output activations whose range holds that of the data."""
+    low, high = value_range or (-math.inf, math.inf)
+    ranges = {"Sigmoid": (0, 1), "Tanh": (-1, 1), "ScaledSigmoid": (low, high)}
+    return [name for name, (lowest, highest) in ranges.items() if lowest <= low and high <= highest]
 
 
 def ending(network: nn.Module) -> list[str]:
@@ -191,14 +199,12 @@ def stuck_losses(case: Case, recent: Columns, whole: Columns) -> Found:
 def value_range(case: Case, recent: Columns, whole: Columns) -> Found:
     """A part of the data's range is out of the generator's reach."""
     *between, last = case.ends["generator"] or ["Identity"]
-    if last == "Identity":
+    if last == "Identity" or (last in case.spanning and not between):
         return None  # whatever keeps it from there, it is not its layers
     low, high = recent["health/lowest"], [-value for value in recent["health/highest"]]
     missed, side = (low, "lowest") if stands_above(low, case.limits.reach) else (high, "highest")
     if not (case.trains_generator and stands_above(missed, case.limits.reach)):
         return None
-    if not between and case.varies and max(recent["health/diversity"], default=1.0) < case.limits.diversity:
-        return None  # one and the same grey sample reaches neither end: that is collapse
     evidence = f"the {side} generated value stays {missed[-1]:.0%} of the data's range away from the data's {side}"
     cause = "the generator's last layers do not span the data's range"
     if between:

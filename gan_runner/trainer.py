@@ -100,8 +100,9 @@ class Trainer:
         self.run, self.logger, self.clock = run, logger, Clock(self.step)
         self.progress = Progress("step", settings.steps, self.step) if self.ranks.is_main else None
         if logger is not None and self.config.doctor is not None:
-            case = Case(self.config, self.parts, self.dataset, self.reference_losses())
-            self.doctor = Doctor(case, self.dataset, logger.rows)
+            with self._surviving_the_doctor():
+                case = Case(self.config, self.parts, self.dataset, self.reference_losses())
+                self.doctor = Doctor(case, self.dataset, logger.rows)
         try:
             self._stop_on_findings()  # a run that has stopped does not go on because it is started again
             for step in range(self.step + 1, settings.steps + 1):
@@ -406,10 +407,10 @@ class Trainer:
             return
         try:
             self.logger.flush()
-            if self.trains_generator:
-                weights = checkpoint.dump(self.generator_to_sample.state_dict())
-                checkpoint.write_atomically(self.run.path / "generator.safetensors", weights)
             checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.settings.keep_checkpoints)
+            if self.trains_generator:
+                weights = checkpoint.dump({**self.generator_to_sample.state_dict(), "step": self.step})
+                checkpoint.write_atomically(self.run.path / "generator.safetensors", weights)
             self.run.write_json("status.json", {"state": "running", "step": self.step})
         except OSError as error:
             if must_succeed:

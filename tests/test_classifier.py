@@ -1,6 +1,8 @@
 """`gan-classifier`: what it learns, where it puts it, what it refuses."""
 
 import gzip
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +25,8 @@ from gan_runner.errors import UserError
 from gan_runner.extractors import Classifier, find_extractor
 from gan_runner.randomness import rng
 from tests.conftest import REPOSITORY, tree
+from tests.training import TINY
+from tests.training import train as gan_train
 
 CPU = torch.device("cpu")
 
@@ -188,6 +192,41 @@ def test_refusals(corners, tmp_path, monkeypatch, words, said):
         train(*(corners if "dataset=" not in words else []), words.format(flat=tmp_path / "flat"))
     assert said in str(refused.value)
     assert {path for path in set(tree(tmp_path)) - before if not path.startswith("cache")} == set()
+
+
+def test_a_classifier_that_is_there_is_not_overwritten(corners, tmp_path):
+    train(*corners)
+    (kept,) = (tmp_path / "cache" / "extractors").iterdir()
+    (tmp_path / "precious.safetensors").write_bytes(b"weights")
+    before = kept.read_bytes()
+    for words in ([], [f"out={tmp_path / 'precious.safetensors'}"]):
+        with pytest.raises(UserError, match="is there already, and figures rest on it; name another file, or remove"):
+            train(*corners, "steps=1", *words)
+    assert kept.read_bytes() == before
+    assert (tmp_path / "precious.safetensors").read_bytes() == b"weights"
+
+
+def test_a_run_is_not_measured_through_one_classifier_and_then_another(corners, tmp_path, capsys):
+    train(*corners)
+    (kept,) = (tmp_path / "cache" / "extractors").iterdir()
+    first, run = kept.read_bytes(), tmp_path / "run"
+    words = [*corners, *TINY, "architecture=mlp_layernorm", "architecture.generator.hidden=[4]"]
+    words += ["metric=[class_balance]", "metric.class_balance.samples=50"]
+    assert gan_train(run, *words, "trainer.steps=5") == cli.COMPLETED
+    digest = hashlib.sha256(first).hexdigest()
+    assert json.loads((run / "manifest.json").read_text())["extractor"] == digest
+
+    kept.unlink()
+    train(*corners, "steps=1")
+    before = tree(run)
+    capsys.readouterr()
+    assert gan_train(run, *words, "trainer.steps=10") == cli.REFUSED
+    said = capsys.readouterr().err
+    assert f"evaluation.extractor: the run in {run} was measured through one of SHA-256 {digest[:8]}" in said
+    assert tree(run) == before
+
+    kept.write_bytes(first)
+    assert gan_train(run, *words, "trainer.steps=10") == cli.COMPLETED
 
 
 @pytest.fixture

@@ -39,6 +39,11 @@ def idx(array: np.ndarray) -> bytes:
         "key with +": ("+trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
         "key with ++": ("++trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'")),
         "key at the top": ("sed=1", ("sed", "did you mean 'seed'")),
+        "a misspelt parent": ("trainr.steps=5", ("trainr.steps", "did you mean 'trainer'")),
+        "a misspelt parent further down": (
+            "metric.patern.samples=5",
+            ("metric.patern.samples", "did you mean 'pattern'"),
+        ),
         "key of a component": ("optimizer.generator.lrr=1", ("optimizer.generator.lrr", "did you mean 'lr'")),
         "key of a component with +": ("+optimizer.generator.lrr=1", ("Adam has no such key", "did you mean 'lr'")),
         "key taken away": ("~trainer.steps", ("trainer.steps: is missing",)),
@@ -78,6 +83,7 @@ def idx(array: np.ndarray) -> bytes:
         "labels": ("architecture=mlp_conditional", ("architecture.conditional", "no labels")),
         "shape": ("architecture=dcgan", ("architecture", "images", "(6,)")),
         "no data": ("dataset=mnist dataset.root=nowhere", ("dataset.root", "'nowhere'", "dataset.download=true")),
+        "nowhere": ("dataset=images dataset.root=", ("dataset.root", "at least 1 character")),
         "no images": ("dataset=images dataset.root=nowhere", ("dataset.root", "'nowhere'", ".zip")),
         "no faces": ("dataset=celeba dataset.root=nowhere", ("dataset.root", "'nowhere'", "img_align_celeba.zip")),
         # Machines
@@ -88,6 +94,9 @@ def idx(array: np.ndarray) -> bytes:
         "cuda": ("device=cuda", ("device=cuda", "no CUDA GPU", "device=cpu")),
         "device_ids": ("device=data_parallel device.device_ids=[0]", ("device.device_ids=[0]", "no CUDA GPU")),
         "processes": ("device=cpu device.processes=2", ("device.processes=2", "device=ddp")),
+        "memory": ("trainer.batch_size=1e13", ("does not fit into memory", "allocate")),
+        "a grid that is no picture": ("trainer.sample_columns=1e13", ("trainer.sample_columns", "256")),
+        "a doctor who never ends": ("doctor.samples=1e12", ("doctor.samples", "10000")),
         # Rules between keys
         "warmup": ("trainer.steps=5 optimizer.warmup_steps=5", ("optimizer.warmup_steps=5", "trainer.steps=5")),
         "paired": (

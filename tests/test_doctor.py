@@ -48,6 +48,8 @@ SEEN: dict[str, Any] = {
 AT_LN2 = {f"loss/{name}": LN2 for name in ("discriminator_real", "discriminator_fake", "generator")}
 MNIST = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_tanh")
 NOISE = ("architecture.latent.distribution=normal",)
+SIGMOID = ("architecture.generator.output=[sigmoid]",)
+HIDDEN = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")  # a ReLU under the sigmoid
 
 
 @cache
@@ -87,10 +89,11 @@ ILL: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
     "relu under the sigmoid": (
         "range",
         {"health/lowest": 0.5},
-        ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout"),
+        HIDDEN,
         "ReLU and Dropout",
     ),
-    "no white": ("range", {"health/highest": -0.5}, MNIST, "50%"),
+    "no white": ("range", {"health/highest": -0.5}, (*MNIST, "dataset.value_range=[0.0,2.0]", *SIGMOID), "50%"),
+    "no black": ("range", {"health/lowest": 0.5}, (*MNIST, "dataset.value_range=[-1.0,1.0]", *SIGMOID), "50%"),
     "sure discriminator": (
         "discriminator_saturated",
         {"score/real": 0.9999, "score/fake": 1e-5, "gradient_norm/generator": lambda step: 10.0 ** (-step / 500)},
@@ -197,6 +200,10 @@ WELL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "larger gradients": ({"gradient_norm/generator": lambda step: 1 + step / 100}, ()),
     "batches that differ by chance": ({"logits/gap": lambda step: 0.01 * (step // 100 % 7)}, ()),
     "turns of the scores around one half": ({"score/real": turns(0.6, 0.45), "score/fake": turns(0.45, 0.6)}, ()),
+    "a span that is not used yet": (
+        {"health/lowest": 0.3, "health/highest": -0.3},
+        (*MNIST, "architecture=mlp_layernorm"),
+    ),
     "grains far beyond the data": ({"health/lowest": -1.0}, ()),
     "a discriminator that finds all fakes and few real ones": ({"score/real": 0.6, "score/fake": 1e-5}, ()),
     "a gradient that was nearly nothing at first": (
@@ -256,7 +263,7 @@ def test_it_does_not_cry_wolf(name):
     ],
 )
 def test_it_does_not_judge_too_early(overrides, too_early, enough):
-    case, ill = a_case(*MNIST, *overrides), {"health/lowest": 0.5}
+    case, ill = a_case(*HIDDEN, *overrides), {"health/lowest": 0.5}
     assert diagnose(a_run(ill, steps=too_early), case) is None
     assert [finding.name for finding in diagnose(a_run(ill, steps=enough), case) or []] == ["range"]
 
@@ -344,10 +351,9 @@ def test_consequences_are_not_found_beside_their_cause():
     copies = {"health/diversity": 0.02, "health/memorised": 0.9}
     assert [finding.name for finding in diagnose(a_run(copies), a_case(*MNIST, *NOISE)) or []] == ["collapse"]
     blind = {"health/lowest": 0.5, "logits/std": 1e-5, "health/mean_error": 4.0}
-    assert [finding.name for finding in diagnose(a_run(blind), a_case(*MNIST)) or []] == ["range"]
+    assert [finding.name for finding in diagnose(a_run(blind), a_case(*HIDDEN)) or []] == ["range"]
     grey = {"health/lowest": 0.5, "health/diversity": 0.02, "health/mean_error": 4.0}
-    hidden = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
-    assert [finding.name for finding in diagnose(a_run(AT_LN2 | grey), a_case(*hidden)) or []] == ["range"]
+    assert [finding.name for finding in diagnose(a_run(AT_LN2 | grey), a_case(*HIDDEN)) or []] == ["range"]
     assert [finding.name for finding in diagnose(a_run(grey), a_case(*MNIST)) or []] == ["collapse"]
 
 
@@ -489,11 +495,12 @@ def test_training_images_that_are_there_twice_are_no_trouble(tmp_path, capsys):
     assert health(tmp_path / "run")["step"] == 20
 
 
-def test_what_fails_in_the_doctor_ends_no_training(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("place", ["__init__", "compare"])
+def test_what_fails_in_the_doctor_ends_no_training(tmp_path, capsys, monkeypatch, place):
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("gan_runner.doctor.Anatomy.compare", fail)
+    monkeypatch.setattr(f"gan_runner.doctor.Anatomy.{place}", fail)
     assert train(tmp_path / "run", *CANNOT_REACH, "trainer.steps=40") == cli.COMPLETED
     assert capsys.readouterr().err.count("the doctor fails, and is sent away: ZeroDivisionError: no such luck") == 1
     monkeypatch.undo()

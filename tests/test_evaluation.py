@@ -20,7 +20,7 @@ from gan_runner.errors import UserError
 from gan_runner.evaluating import evaluate_runs
 from gan_runner.evaluation import Evaluation, Looking
 from gan_runner.extractors import Classifier
-from gan_runner.run_directory import read_objective
+from gan_runner.run_directory import RunDirectory, read_objective
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
@@ -252,6 +252,57 @@ def test_a_damaged_evaluation_is_refused_before_the_work(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_step_is_that_of_the_weights(tmp_path):
+    """A run that failed or diverged has come further than its last save."""
+    train(tmp_path / "run", *STEPS)
+    (tmp_path / "run" / "status.json").write_text('{"state": "diverged", "step": 57}')
+    evaluate(f"run={tmp_path / 'run'}")
+    assert evaluation(tmp_path / "run")["step"] == 40
+
+
+def test_a_run_at_work_is_left_to_measure_itself(tmp_path):
+    run = tmp_path / "run"
+    train(run, *STEPS)
+    before = evaluation(run)
+    directory = RunDirectory(run)
+    with pytest.raises(UserError, match="is in use by another run"):
+        evaluate(f"run={run}", "metric=[pattern]", "metric.pattern.samples=5")
+    directory.release()
+    assert evaluation(run) == before
+    assert evaluate(f"run={run}") == cli.COMPLETED
+
+
+def test_figures_that_cannot_be_kept_are_shown(tmp_path, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    train(tmp_path / "run", *STEPS)
+    monkeypatch.setattr(RunDirectory, "write_json", full)
+    capsys.readouterr()
+    assert evaluate(f"run={tmp_path / 'run'}") == cli.FAILED
+    told = capsys.readouterr()
+    assert "pattern_distance" in told.out
+    assert "the evaluation is not kept: No space left on device" in told.err
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path, capsys):
+    run = tmp_path / "run"
+    train(run, *STEPS)
+    (run / ".lock").unlink()
+    (run / ".lock").mkdir()
+    capsys.readouterr()
+    with pytest.raises(UserError, match="nothing can be written there"):
+        evaluate(f"run={run}")
+
+
+def test_a_path_may_begin_at_home_or_be_a_number(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path / "7", *STEPS)
+    for words in (["run='~/7'"], ["runs='~/7'"], ["run=7"], ["runs=[7]"]):
+        assert evaluate(*words) == cli.COMPLETED
+
+
 def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
     run = tmp_path / "run"
     train(run, *STEPS)
@@ -262,7 +313,10 @@ def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
         evaluate(f"run={run}")
 
 
-@pytest.mark.parametrize("words", [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"], ["runs=[]"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"], ["runs=[]"], ["run="], ["runs="], ["runs=['']"]],
+)
 def test_what_is_to_be_measured_must_be_said(words):
     with pytest.raises(UserError):
         evaluate(*words)

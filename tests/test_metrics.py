@@ -31,7 +31,7 @@ from gan_runner.metrics import (
     neighbours,
     pattern_error,
 )
-from gan_runner.metrics.neighbours import nearest
+from gan_runner.metrics.neighbours import nearest, usual_distances
 from gan_runner.metrics.truth import truncated_std
 from tests.conftest import REPOSITORY
 
@@ -500,6 +500,22 @@ def test_fresh_data_are_memorised_as_often_as_the_quantile_says():
     result = NearestNeighbours(3000, quantile=0.01).measure(made, real, images_of())
     assert result["memorised"] == pytest.approx(0.01, abs=3 * sqrt(2 * 0.01 / 3000))
     assert result["nearest_distance"] == pytest.approx(1, abs=0.05)
+
+
+def test_images_that_are_there_twice_hide_no_copies():
+    """By the distances between different ones: those of 0, 0, 1 and 3 are 1, 1, 1 and 2."""
+    line = torch.tensor([0.0, 0.0, 1.0, 3.0]).view(4, 1)
+    assert usual_distances(line, 4).tolist() == [1.0, 1.0, 1.0, 2.0]
+    real = torch.tensor(normal(0, 1000, 1, 4, 4)).float()
+    real[:50] = real[50:100]
+    copies = real[200:300] + 1e-5
+    figures = NearestNeighbours(100, quantile=0.01).measure(Samples(copies), Samples(real), images_of())
+    assert figures["memorised"] == 1.0
+    ten = seen(real[200:210].flatten(1).repeat(50, 1) + 1e-5)
+    birthday = BirthdayParadox(500, quantile=0.01).measure(ten, seen(real.flatten(1)[:500]), images_of())
+    assert birthday["support_size"] == pytest.approx(500 * 499 / (2 * 10 * 50 * 49 / 2), rel=0.01)
+    with pytest.raises(ValueError, match="all real samples are alike"):
+        usual_distances(torch.ones(5, 2), 5)
 
 
 def test_the_picture_of_neighbours_begins_with_the_copy_and_its_original():

@@ -178,6 +178,36 @@ def test_without_any_intact_checkpoint_the_run_is_refused(tmp_path, completed, c
     assert contents(run) == before
 
 
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(tmp_path, completed, capsys):
+    run = shutil.copytree(completed, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    before = contents(run)
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert f"{run / 'checkpoints'}: are gone" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics.jsonl", '{"step": Infinity}\n', "line 1 is no row of metrics"),
+        ("metrics.jsonl", '{"step": 5, "metric/pattern_error": "x"}\n', "line 1 is no row of metrics"),
+        ("metrics.jsonl", '{"step": 5, "loss/generator": null}\n', "line 1 is no row of metrics"),
+        ("metrics.jsonl", "[5]\n", "line 1 is no row of metrics"),
+        ("manifest.json", '{"wall_seconds": "x"}', "wall_seconds"),
+        ("manifest.json", '{"extractor": 5}', "extractor"),
+    ],
+)
+def test_a_damaged_record_is_refused_before_anything_is_written(tmp_path, completed, capsys, file, content, said):
+    run = shutil.copytree(completed, tmp_path / "run")
+    (run / file).write_text(content)
+    before = contents(run)
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert f"{run / file}" in (told := capsys.readouterr().err)
+    assert said in told
+    assert contents(run) == before
+
+
 # Extended
 
 

@@ -327,10 +327,13 @@ def test_a_run_without_a_trained_generator(pattern):
         sample(f"run={pattern}")
 
 
+STEP = {"values": '{"step": 1}'}
+
+
 def weights_with(run: Path, change) -> None:
     tensors = safetensors.torch.load_file(run / "generator.safetensors")
     change(tensors)
-    safetensors.torch.save_file(tensors, run / "generator.safetensors")
+    safetensors.torch.save_file(tensors, run / "generator.safetensors", STEP)
 
 
 def test_tampered_weights_are_refused_by_name(pattern):
@@ -367,7 +370,7 @@ def test_tampered_weights_are_refused_by_name(pattern):
 def test_weights_whose_first_bytes_look_like_a_pickle_are_weights(pattern):
     path, before = pattern / "generator.safetensors", samples(f"run={pattern}")
     tensors = safetensors.torch.load_file(path)
-    contents = (safetensors.torch.save(tensors, {"note": "x" * n}) for n in range(0, 2048, 8))
+    contents = (safetensors.torch.save(tensors, STEP | {"note": "x" * n}) for n in range(0, 2048, 8))
     path.write_bytes(next(content for content in contents if content[0] == 0x80 and 2 <= content[1] <= 5))
     assert np.array_equal(samples(f"run={pattern}"), before)
 

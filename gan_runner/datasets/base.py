@@ -4,15 +4,23 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import FiniteFloat
+from pydantic import BeforeValidator, Field, FiniteFloat
 from torch import Tensor
 
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# Not empty, as an unset variable is, and perhaps what looks like a number.
+Folder = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text)]
 Range = tuple[FiniteFloat, FiniteFloat]
 
 

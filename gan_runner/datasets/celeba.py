@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from gan_runner.datasets.base import ArrayDataset, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
 from gan_runner.errors import UserError, did_you_mean
 
@@ -25,7 +25,7 @@ class CelebA(ArrayDataset):
     def __init__(
         self,
         *,
-        root: str,
+        root: Folder,
         split: Literal["all", "train", "valid", "test"],
         attribute: str | None,
         crop: Crop,

@@ -110,10 +110,13 @@ def load(
                 "set GAN_RUNNER_CACHE to a folder with room"
             ) from None
 
-    facts = json.loads(index.read_text())
-    skipped = set(facts["skipped"])
-    kept = [name for name in names if name not in skipped]
-    mapped = np.memmap(pixels, np.uint8, mode="c", shape=(len(kept), *facts["shape"]))
+    try:
+        facts = json.loads(index.read_text())
+        skipped = set(facts["skipped"])
+        kept = [name for name in names if name not in skipped]
+        mapped = np.memmap(pixels, np.uint8, mode="c", shape=(len(kept), *facts["shape"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} and its .pixels: are damaged ({error}); remove them to decode again") from error
     return torch.from_numpy(mapped), kept, facts["skipped"]
 
 

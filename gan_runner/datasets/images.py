@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from gan_runner.datasets.base import ArrayDataset, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
 
 
@@ -18,7 +18,7 @@ class Images(ArrayDataset):
     UserError where that leaves fewer than two, or where `root` is no folder or zip of images.
     """
 
-    def __init__(self, *, root: str, size: Size, crop: Crop, channels: Literal[1, 3], value_range: Range) -> None:
+    def __init__(self, *, root: Folder, size: Size, crop: Crop, channels: Literal[1, 3], value_range: Range) -> None:
         files = ImageFiles.find(Path(root).expanduser())
         class_of = _classes(list(files.stamps))
         classes = sorted(set(class_of.values()))

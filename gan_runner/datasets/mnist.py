@@ -14,7 +14,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from gan_runner.datasets.base import ArrayDataset, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
@@ -33,7 +33,7 @@ class MNIST(ArrayDataset):
         self,
         *,
         variant: Literal["mnist", "fashion_mnist"],
-        root: str,
+        root: Folder,
         download: bool,
         split: Literal["train", "test"],
         value_range: Range,
@@ -85,7 +85,7 @@ class StackedMNIST(ArrayDataset):
     def __init__(
         self,
         *,
-        root: str,
+        root: Folder,
         download: bool,
         split: Literal["train", "test"],
         value_range: Range,

@@ -14,6 +14,7 @@ from gan_runner.metrics.base import Goals, Metric, Rows, Samples
 CHUNK = 500  # points at most whose distances to a block of others are in memory at once
 BLOCK = 2**24  # numbers in such a block
 SHOWN = 10  # of each kind, in a picture
+TWINS = 4  # how often a sample may be in the data
 
 Quantile = Annotated[float, Field(gt=0, lt=1)]
 
@@ -110,7 +111,7 @@ class BirthdayParadox(Metric):
         """As the base class says."""
         self.require_least(made, real)
         points, truth = made.features.double(), real.features.double()
-        near = nearest(truth, truth, 1, own=torch.arange(len(truth)))[0].quantile(self.quantile)
+        near = usual_distances(truth, len(truth)).quantile(self.quantile)
         # Squared norms and products would be faster, and give duplicates a distance.
         direct = "donot_use_mm_for_euclid_dist"
         both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in points.split(CHUNK))
@@ -169,9 +170,17 @@ class NearestNeighbours(Metric):
 
 
 def usual_distances(real: Rows, count: int) -> Tensor:
-    """How far `count` of the real samples, evenly spaced among them, are from their nearest others, (count, 1)."""
+    """How far `count` of the real samples, evenly spaced among them, are from the nearest others that differ: (count,).
+
+    By a file that is there twice every copy would be further than usual; of what is there more than `TWINS` times
+    nothing is said. ValueError where that leaves none.
+    """
     own = torch.linspace(0, len(real) - 1, min(count, len(real)), dtype=torch.float64).long()
-    return nearest(real[own], real, 1, own)[0]
+    distances = nearest(real[own], real, TWINS, own)[0]
+    different = distances.where(distances > 0, torch.inf).amin(1)
+    if different.isinf().all():
+        raise ValueError("all real samples are alike")
+    return different[different.isfinite()]
 
 
 def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -269,6 +269,16 @@ def test_half_a_cache_entry_is_none(flat: tuple[Path, np.ndarray], cache: Path) 
         assert np.array_equal(pixels(images(root)), contents)
 
 
+@pytest.mark.parametrize(("suffix", "content"), [(".pixels", b"short"), (".json", b"{"), (".json", b'{"skipped": []}')])
+def test_a_damaged_cache_entry_is_named(
+    flat: tuple[Path, np.ndarray], cache: Path, suffix: str, content: bytes
+) -> None:
+    images(flat[0])
+    next(cache.glob(f"*{suffix}")).write_bytes(content)
+    with pytest.raises(UserError, match=r"\.json and its \.pixels: are damaged .*; remove them to decode again"):
+        images(flat[0])
+
+
 def test_a_batch_is_read_only_to_the_cache(flat: tuple[Path, np.ndarray]) -> None:
     root, contents = flat
     images(root)._data.zero_()
