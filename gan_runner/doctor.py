@@ -47,8 +47,8 @@ class Doctor:
         self._originals: Tensor | None = None
         if isinstance(dataset, ArrayDataset) and len(dataset.shape) == 3:
             chosen = dataset.order(config.seed, 0)[: min(ORIGINALS, NUMBERS // math.prod(dataset.shape))]
-            originals = dataset[chosen][0].cpu()
-            if len(originals.unique(dim=0)) > 1:
+            originals = dataset[chosen][0].cpu().unique(dim=0)  # one that is there twice is as near to itself as can be
+            if len(originals) > 1:
                 self._copies_are_within = usual_distances(originals, count).quantile(case.limits.copies)
                 self._originals = originals
         for end, row in enumerate(rows, 1):  # of the run that goes on

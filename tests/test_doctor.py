@@ -481,15 +481,16 @@ def test_copies_of_training_images_are_noticed(noise, expected):
     assert seen["health/memorised"] == expected
 
 
-def test_training_images_that_are_there_twice_are_no_trouble(tmp_path, capsys):
+@pytest.mark.parametrize(("times", "metric"), [(2, "neighbours"), (6, "")])
+def test_training_images_that_are_there_again_are_no_trouble(tmp_path, capsys, times, metric):
     root = write_images(tmp_path / "images")
     for file in list(root.rglob("*.png")):
-        (file.parent / f"again_{file.name}").write_bytes(file.read_bytes())
+        for i in range(1, times):
+            (file.parent / f"{i}_{file.name}").write_bytes(file.read_bytes())
     words = ("dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1", "architecture=mlp_tanh")
     every = ("trainer.batch_size=4", "trainer.steps=20", "trainer.sample_every=5", "device=cpu")
-    assert (
-        train(tmp_path / "run", *words, *every, "metric=[neighbours]", "metric.neighbours.samples=20") == cli.COMPLETED
-    )
+    metrics = (f"metric=[{metric}]", *([f"metric.{metric}.samples=20"] if metric else []))
+    assert train(tmp_path / "run", *words, *every, *metrics) == cli.COMPLETED
     assert "warning" not in capsys.readouterr().err
     assert rows(tmp_path / "run")[-1]["health/memorised"] == 0
     assert health(tmp_path / "run")["step"] == 20
