@@ -5,6 +5,7 @@ in it; so a plain run is composed here, and everything else (`--help`, `--cfg`, 
 Nothing here imports torch: `--help` answers at once.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -65,7 +66,6 @@ Command = Callable[[Request], Outcome]
 def run(command: Command, config_name: str) -> None:
     """Runs `command` on what the command line composes, and exits with its status."""
     sys.path.insert(0, str(Path.cwd()))  # a user's own classes are found here, however we were started
-    OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)
     arguments = get_args_parser().parse_args()
     hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
     try:
@@ -91,6 +91,9 @@ def run(command: Command, config_name: str) -> None:
         status = REFUSED
     except KeyboardInterrupt:  # before the training began, or a second Ctrl-C
         status = 128 + signal.SIGINT
+    except BrokenPipeError:  # of `--help | head`; what Python still holds for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     sys.exit(status)
 
 
@@ -163,9 +166,12 @@ def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | N
             compose([*fixed, *first[:place], choice, *first[place + 1 :]], config_name, config_dir)
 
 
-def directory_name(overrides: str) -> str:
-    """The overrides of a job of a sweep as a directory name in [A-Za-z0-9_.-]."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", overrides).strip("-") or "job"
+def directory_name(text: str) -> str:
+    """A choice, or the overrides of a job of a sweep, as the name of a directory in [A-Za-z0-9_.-]."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-") or "job"
+
+
+OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)  # for conf/
 
 
 def compose(overrides: Sequence[str], config_name: str, config_dir: str | None = None) -> DictConfig:

@@ -3,6 +3,7 @@
 import fcntl
 import gzip
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,19 @@ def test_a_run_without_a_name_is_called_after_its_dataset(typed):
     ):
         assert typed(*words, "trainer.steps=1").out.splitlines()[-1].startswith(f"outputs/{name}/")
     assert "name: grid\n" in typed("dataset=grid", "--cfg", "job", "--resolve").out
+
+
+def test_a_reader_who_has_seen_enough_ends_no_help_in_a_traceback(environment):
+    help_ = subprocess.Popen(
+        [sys.executable, "-m", "gan_runner.train", "--help"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert help_.stdout is not None
+    help_.stdout.close()
+    assert help_.communicate()[1] == b""
+    assert help_.returncode == 128 + signal.SIGPIPE
 
 
 def test_runs_of_the_same_second_get_a_directory_each(typed):
