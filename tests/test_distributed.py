@@ -129,7 +129,7 @@ def test_torchrun_makes_one_directory(tmp_path, shared, alone, environment):
     command += ["device=ddp", "trainer.steps=50", *shared]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "outputs" / "pattern").iterdir()
+    (run,) = (tmp_path / "outputs" / "images").iterdir()
     assert status(run)["state"] == "completed"
     assert done.stdout.splitlines()[-1] == str(run.relative_to(tmp_path))
     assert losses(run)[-1] == pytest.approx(losses(alone)[-1], rel=1e-5, abs=1e-5)
