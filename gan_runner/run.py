@@ -28,6 +28,7 @@ from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
 from gan_runner.summary import memory, parameter_count, summarize
 from gan_runner.trainer import Diverged, Interrupted, Trainer
 
+SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
 STATES = {
     cli.COMPLETED: "completed",
     cli.FAILED: "failed",
@@ -157,7 +158,7 @@ def restore(trainer: Trainer, planned: Plan, fingerprint: str) -> None:
             say(f"warning: {path} is damaged; going on from step {step}")
         if step:
             trainer.load(step, state, f"resume={planned.path}")
-        elif (planned.path / "generator.safetensors").exists():
+        elif (status := read_json(planned.path / "status.json")).get("step") and status.get("state") in SAVED:
             raise UserError(f"{planned.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
         source = Path(config.fork_from).expanduser()

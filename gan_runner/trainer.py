@@ -407,10 +407,10 @@ class Trainer:
             return
         try:
             self.logger.flush()
-            checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.settings.keep_checkpoints)
-            if self.trains_generator:
+            if self.trains_generator:  # before the checkpoint, after which the last step is not taken again
                 weights = checkpoint.dump({**self.generator_to_sample.state_dict(), "step": self.step})
                 checkpoint.write_atomically(self.run.path / "generator.safetensors", weights)
+            checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.settings.keep_checkpoints)
             self.run.write_json("status.json", {"state": "running", "step": self.step})
         except OSError as error:
             if must_succeed:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +126,30 @@ def test_a_kill_inside_any_write_changes_nothing(tmp_path, intricate, uninterrup
         assert process.exitcode == -signal.SIGKILL
     assert train(directory, *intricate) == cli.COMPLETED
     assert_same_end(uninterrupted, directory)
+
+
+@pytest.mark.parametrize("file", ["generator.safetensors", "step_*.safetensors", "status.json"])
+def test_a_kill_in_the_last_save_loses_nothing(tmp_path, file):
+    """Before the file of that name replaces the one of the step before."""
+
+    def die_at_the_end() -> None:
+        rename = Path.replace
+
+        def dying_rename(self, target):
+            last = checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[-1:]
+            if last and fnmatch(Path(target).name, file) and last_step(tmp_path / "run") == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(self, target)
+
+        setattr(Path, "replace", dying_rename)  # noqa: B010
+
+    overrides = (*TINY, "trainer.steps=20", "trainer.checkpoint_every=10")
+    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    process = start(tmp_path / "run", *overrides, before=die_at_the_end)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert train(tmp_path / "run", *overrides) == cli.COMPLETED
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_kill_after_the_last_checkpoint_loses_nothing(tmp_path):
