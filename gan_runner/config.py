@@ -322,6 +322,9 @@ def locate(key: str, target: Any, base: type) -> type:
         raise UserError(f"{key}._target_: cannot find {target}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{key}._target_: {target} is not a {base.__module__}.{base.__qualname__}")
+    if undefined := sorted(getattr(found, "__abstractmethods__", ())):
+        every = f"every {base.__qualname__} must"
+        raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")
     return found
 
 

@@ -186,6 +186,10 @@ def test_a_sweep_gets_the_objective(tmp_path, gan_train):
             [*MNIST, "metric=[fid]", "+metric.other={_target_:gan_runner.metrics.FID,samples:200}"],
             "metric.other: computes 'fid', and so does metric.fid",
         ),
+        (
+            judge("goalless"),
+            "metric.goalless._target_: tests.judges.Goalless does not define what every Metric must: goals",
+        ),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words, message):

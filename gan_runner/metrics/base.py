@@ -115,12 +115,16 @@ class Samples:
 class Metric(ABC):
     """One measure; its `__init__` takes the keys of its YAML. `samples` is N, how many generated samples it wants."""
 
-    goals: ClassVar[Goals]  # what it returns, the main figure first, and which way is better
     needs: ClassVar[Need | None] = None
     against: ClassVar[Literal["all", "as many", "none"]] = "all"  # real samples it wants; none: it knows the truth
 
     def __init__(self, samples: PositiveInt) -> None:
         self.samples = samples
+
+    @property
+    @abstractmethod
+    def goals(self) -> Goals:
+        """What it returns, the main figure first, and which way is better: a class attribute."""
 
     def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
         """Why it says nothing about a generator of this dataset, as the end of a sentence; None: it does."""
