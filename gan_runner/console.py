@@ -26,9 +26,16 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
+def rounded(value: float | None) -> str:
+    """Four significant digits, or all those before the point; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
 def in_short(row: Mapping[str, float]) -> str:
     """The figures of a row that are worth looking at while they change."""
-    return "  ".join(f"{name} {row[tag]:.4g}" for name, tag in _SHOWN.items() if tag in row)
+    return "  ".join(f"{name} {rounded(row[tag])}" for name, tag in _SHOWN.items() if tag in row)
 
 
 class Progress:

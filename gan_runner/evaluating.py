@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from gan_runner import cli, pictures
 from gan_runner.build import build_dataset
 from gan_runner.config import Device, Section, check, validate
-from gan_runner.console import say
+from gan_runner.console import rounded, say
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.evaluation import Evaluation, Report
@@ -144,9 +144,9 @@ def table_of_one(report: Report) -> "Table":
     for name, f in report.figures.items():
         better = {"min": "lower", "max": "higher", None: ""}[f.goal]
         extractor = f"{f.extractor} {(f.extractor_hash or '')[:8]}" if f.extractor else ""
-        perfect = f"{number(f.perfect)} (N {f.perfect_samples:,})"
+        perfect = f"{rounded(f.perfect)} (N {f.perfect_samples:,})"
         real = f"{f.real_samples:,}" if f.real_samples else "the truth"
-        rows.append([name, number(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
+        rows.append([name, rounded(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
     rows += [[name, "failed", reason] for name, reason in report.failures.items()]
     return table(heads, rows)
 
@@ -156,7 +156,7 @@ def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
     found = [report for report in reports.values() if report is not None]
     metrics = {name: figure.metric for report in found for name, figure in report.figures.items()}
     rows = [[path, *(_cell(report, *figure) for figure in metrics.items())] for path, report in reports.items()]
-    ideal = [{number(r.figures[name].perfect) for r in found if name in r.figures} for name in metrics]
+    ideal = [{rounded(r.figures[name].perfect) for r in found if name in r.figures} for name in metrics]
     rows.append(["a perfect sampler", *(values.pop() if len(values) == 1 else "" for values in ideal)])
     return table(["run", *metrics], rows)
 
@@ -166,7 +166,7 @@ def _cell(report: Report | None, name: str, metric: str) -> str:
     if report is None:
         return "not measured"
     if name in report.figures:
-        return number(report.figures[name].value)
+        return rounded(report.figures[name].value)
     return "failed" if metric in report.failures else ""
 
 
@@ -179,11 +179,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     for row in rows:
         made.add_row(*map(Text, row))
     return made
-
-
-def number(value: float | None) -> str:
-    """Four significant digits, or nothing."""
-    return "" if value is None else f"{value:,.4g}"
 
 
 def show(table: "Table") -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from gan_runner.build import Facts, draw_latent
 from gan_runner.checkpoint import write_atomically
 from gan_runner.config import Config, find_component
-from gan_runner.console import Progress, say
+from gan_runner.console import Progress, rounded, say
 from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.extractors import find_extractor, how_to_make
@@ -56,7 +56,7 @@ class Figure:
         if self.perfect is None:
             return ""
         fewer = "" if self.perfect_samples == self.samples else f" at N {self.perfect_samples:,}"
-        return f"a perfect sampler {self.perfect:,.4f}{fewer}"
+        return f"a perfect sampler {rounded(self.perfect)}{fewer}"
 
 
 @dataclass

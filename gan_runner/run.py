@@ -16,7 +16,7 @@ from gan_runner import cli, pictures
 from gan_runner.build import Facts, build_dataset, draw_latent
 from gan_runner.checkpoint import load_newest
 from gan_runner.config import Config, check, find_targets
-from gan_runner.console import say
+from gan_runner.console import rounded, say
 from gan_runner.datasets import Dataset
 from gan_runner.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.errors import UserError
@@ -253,7 +253,7 @@ class Record:
         figures = self.trainer.report.figures
         for tag, value in last.items():
             if tag.startswith(("loss/", "score/", "divergence/", "theory/", "metric/", "speed/")):
-                print(f"  {tag:28} {value:,.4f}{_context(figures.get(tag.removeprefix('metric/')))}")
+                print(f"  {tag:28} {rounded(value)}{_context(figures.get(tag.removeprefix('metric/')))}")
         sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.1f}" for name, size in manifest["memory_mib"].items())
         print(f"  {'memory (MiB)':28} {sizes}")
         if self.trainer.doctor is not None:

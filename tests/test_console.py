@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gan_runner import console
-from gan_runner.console import Progress, in_short
+from gan_runner.console import Progress, in_short, rounded
 
 
 class Clock:
@@ -73,3 +73,21 @@ def test_a_terminal_gets_a_bar_for_the_whole_and_one_for_its_part_while_it_lasts
 def test_a_row_in_short_is_what_changes_and_matters():
     row = {"loss/discriminator": 1.23456, "score/real": 0.5, "memory/peak_mib": 300.0}
     assert in_short(row) == "D 1.235  D(x) 0.5"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (0.0, "0"),
+        (25.0, "25"),
+        (-1.23456, "-1.235"),
+        (1000.0, "1,000"),
+        (60077.4, "60,077"),
+        (3.14159e-6, "3.142e-06"),
+        (1e30, "1e+30"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_a_number_is_as_long_as_it_has_to_be(value, shown):
+    assert rounded(value) == shown

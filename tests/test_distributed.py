@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -124,9 +125,13 @@ def test_all_of_them_refuse(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def torchrun(logs: Path) -> list[str]:
+    """The words that start two processes; by default it leaves a directory of logs in /tmp."""
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--log-dir", str(logs)]
+
+
 def test_torchrun_makes_one_directory(tmp_path, shared, alone, environment):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gan_runner.train"]
-    command += ["device=ddp", "trainer.steps=50", *shared]
+    command = [*torchrun(tmp_path), "-m", "gan_runner.train", "device=ddp", "trainer.steps=50", *shared]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs" / "images").iterdir()
@@ -225,6 +230,6 @@ del group  # held to the end it would abort this process, too, now and then
 def test_nothing_holds_the_process_group_of_those_who_left(tmp_path, environment):
     """Else Gloo's threads outlive the interpreter, and now and then abort the process as it ends."""
     (tmp_path / "leaving.py").write_text(LEAVING)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "leaving.py")]
+    command = [*torchrun(tmp_path), str(tmp_path / "leaving.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "".join(done.stdout.split()) == "22"  # of each: `group` itself, and the argument

@@ -431,7 +431,7 @@ def test_a_perfect_sampler_of_fewer_samples_is_said_to_be_one(tmp_path, capsys):
     words = ["metric=[fid]", "metric.fid.samples=150", "trainer.steps=5"]
     train(tmp_path / "run", *MNIST, *TINY, *words)
     perfect = evaluation(tmp_path / "run")["figures"]["fid"]["perfect"]
-    assert f"(a perfect sampler {perfect:.4f} at N 100, N 150, digits" in capsys.readouterr().out
+    assert f"(a perfect sampler {perfect:.4g} at N 100, N 150, digits" in capsys.readouterr().out
 
 
 class Hears:
