@@ -1,6 +1,7 @@
 """`gan-classifier`, also `python -m gan_runner.classifier`: trains what the metrics look through."""
 
 from gan_runner import cli
+from gan_runner.errors import UserError
 
 
 def main() -> None:
@@ -12,6 +13,9 @@ def classifier(request: cli.Request) -> cli.Outcome:
     """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
     from gan_runner.classification import train_classifier  # imported here: `--help` needs no torch
 
+    for key in request.typed:
+        if key.partition(".")[0] == "metric":
+            raise UserError(f"{key}: belongs to a run; a classifier is judged by its test images alone")
     print(train_classifier(request.plain))
     return cli.Outcome(cli.COMPLETED)
 

@@ -230,12 +230,13 @@ def test_a_run_is_not_measured_through_one_classifier_and_then_another(corners, 
 
 
 @pytest.fixture
-def typed(corners, monkeypatch) -> Callable[[], int]:
-    """`typed()` is the command, on the images in three classes; returns its exit status."""
+def typed(corners, monkeypatch) -> Callable[..., int]:
+    """`typed(*words)` is the command, on the images in three classes; returns its exit status."""
 
-    def run() -> int:
+    def run(*words: str) -> int:
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(sys, "argv", ["gan-classifier", "device=cpu", "steps=20", "batch_size=8", *corners])
+        command = ["gan-classifier", "device=cpu", "steps=20", "batch_size=8", *corners, *words]
+        monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as stopped:
             main()
         assert isinstance(stopped.value.code, int)
@@ -256,6 +257,13 @@ def test_a_stop_leaves_nothing(typed, tmp_path, monkeypatch):
 def test_the_command_says_where_the_file_is(typed, capsys):
     assert typed() == 0
     assert Classifier(Path(capsys.readouterr().out.splitlines()[-1]), CPU).classes == 3
+
+
+@pytest.mark.parametrize("words", [["metric=[fid]"], ["metric=fid", "metric.fid.samples=100"]])
+def test_a_metric_is_refused_where_it_would_be_ignored(typed, tmp_path, capsys, words):
+    assert typed(*words) == 2
+    assert capsys.readouterr().err.startswith("error: metric: belongs to a run; a classifier is judged by its test")
+    assert not (tmp_path / "cache" / "extractors").exists()
 
 
 def test_help_needs_no_torch(tmp_path):
