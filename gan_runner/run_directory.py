@@ -58,6 +58,7 @@ def plan(request: Request) -> Plan:
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
         return Plan(plain, request.directory, continues=False, unique=not request.named)
+    validate(Config, wanted)
     refuse_changes(stored, wanted, path)
     wanted |= {"resume": None, "trust": trust}
     return Plan(wanted, path, continues=True, unique=False)
@@ -70,15 +71,17 @@ def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
     wanted = OmegaConf.create(stored)
     OmegaConf.set_struct(wanted, True)
     for key, value in request.typed.items():
-        if "." not in key:
-            wanted[key] = request.plain[key]
-        elif not key.startswith("hydra."):
-            try:
+        parent, _, name = key.rpartition(".")
+        if parent.partition(".")[0] == "hydra":
+            continue
+        try:
+            if parent:
                 OmegaConf.update(wanted, key, value)
-            except OmegaConfBaseException as error:
-                parent, _, name = key.rpartition(".")
-                allowed = OmegaConf.select(wanted, parent) or {}
-                raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
+            else:
+                wanted[key] = request.plain.get(key)  # of a group, what is chosen; None where it is taken out
+        except OmegaConfBaseException as error:
+            allowed = OmegaConf.select(wanted, parent) or {}
+            raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
     resolved = OmegaConf.to_container(wanted)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

@@ -179,7 +179,10 @@ def test_changed_configuration(typed, refused):
     assert "loss._target_" in refused("resume=run", "loss=hinge")
     assert "trainer.stepz" in refused("resume=run", "trainer.stepz=20")
     assert "did you mean 'steps'" in refused("resume=run", "trainer.stepz=20")
+    assert "nmae: the run has no such key; did you mean 'name'?" in refused("resume=run", "+nmae=3")
     assert "trainer.steps=5" in refused("resume=run", "trainer.steps=5")
+    for words in (["resume=run"], ["hydra.run.dir=run", *TINY]):
+        assert "trainer.steps: found 'abc' (str)" in refused(*words, "trainer.steps=abc")
 
 
 def test_directory_in_use(typed, refused):
