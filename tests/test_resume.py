@@ -302,8 +302,11 @@ def test_sigterm_interrupts_and_the_printed_command_goes_on(tmp_path, environmen
 
 
 def test_sigint_interrupts_at_any_step(tmp_path, intricate, uninterrupted):
+    def listen() -> None:  # tests that run in the background ignore it, and so would their child
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     run = tmp_path / "run"
-    process = start(run, *intricate)
+    process = start(run, *intricate, before=listen)
     while process.is_alive() and last_step(run) < 30:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.02))
