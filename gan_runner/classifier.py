@@ -11,11 +11,11 @@ def main() -> None:
 
 def classifier(request: cli.Request) -> cli.Outcome:
     """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
-    from gan_runner.classification import train_classifier  # imported here: `--help` needs no torch
-
     for key in request.typed:
         if key.partition(".")[0] == "metric":
             raise UserError(f"{key}: belongs to a run; a classifier is judged by its test images alone")
+    from gan_runner.classification import train_classifier  # imported here: `--help` and refusals need no torch
+
     print(train_classifier(request.plain))
     return cli.Outcome(cli.COMPLETED)
 

@@ -58,7 +58,7 @@ def plan(request: Request) -> Plan:
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
         return Plan(plain, request.directory, continues=False, unique=not request.named)
-    validate(Config, wanted)
+    validate(Config, wanted)  # what is compared with the stored one is of the same types
     refuse_changes(stored, wanted, path)
     wanted |= {"resume": None, "trust": trust}
     return Plan(wanted, path, continues=True, unique=False)
@@ -71,9 +71,9 @@ def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
     wanted = OmegaConf.create(stored)
     OmegaConf.set_struct(wanted, True)
     for key, value in request.typed.items():
-        parent, _, name = key.rpartition(".")
-        if parent.partition(".")[0] == "hydra":
+        if key.startswith(("hydra.", "hydra/")):
             continue
+        parent, _, name = key.rpartition(".")
         try:
             if parent:
                 OmegaConf.update(wanted, key, value)
