@@ -1,5 +1,6 @@
 """What the tests of the runner share: a command line to type, and tiny data."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from gan_runner.train import main
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -57,7 +56,10 @@ class Ended:
 
 @pytest.fixture
 def typed(tmp_path, tmp_path_factory, monkeypatch, capfd) -> Iterator[Callable[..., Ended]]:
-    """`typed("trainer.steps=5", …)` is `gan_train` inside this process, which saves the seconds of an import."""
+    """`typed("trainer.steps=5", …)` is `gan_train` inside this process, which saves the seconds of an import.
+
+    `command="sample"` types another of the commands.
+    """
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", [*sys.path])  # the command puts the current directory there
@@ -66,11 +68,11 @@ def typed(tmp_path, tmp_path_factory, monkeypatch, capfd) -> Iterator[Callable[.
     threads, modules = torch.get_num_threads(), set(sys.modules)
     torch.set_num_threads(1)
 
-    def run(*words: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["gan-train", *words])
+    def run(*words: str, command: str = "train") -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"gan-{command}", *words])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            main()
+            importlib.import_module(f"gan_runner.{command}").main()
         assert isinstance(stopped.value.code, int)
         return Ended(stopped.value.code, *capfd.readouterr())
 

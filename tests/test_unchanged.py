@@ -1,0 +1,59 @@
+"""What earlier versions computed and left behind is computed and read still.
+
+`tests/compare_checkouts.py` made the losses, with commit 5999936, and compares whole runs bit for bit on one machine.
+`tests/data/old_run` is a run of 20 steps by that commit, without its pictures and events; `old_run_expected.json` has
+what that commit sampled from it (`count=4`) and logged when it went on to step 40.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.compare_checkouts import LOSSES, VARIANTS, losses_of, words_of, write_images
+from tests.training import rows
+
+DATA = Path(__file__).parent / "data"
+EXPECTED = json.loads((DATA / "old_run_expected.json").read_text())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_ten_steps_have_the_losses_that_they_always_had(variant, typed, tmp_path):
+    words = words_of(variant, write_images(tmp_path / "images"), steps=10, log_every=1)
+    ended = typed(f"hydra.run.dir={tmp_path / 'run'}", *words)
+    assert ended.status == 0, ended.err
+    found, expected = losses_of(tmp_path / "run"), json.loads(LOSSES.read_text())[variant]
+    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True), 1):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5), step
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """A copy of the old run, to be changed."""
+    return shutil.copytree(DATA / "old_run", tmp_path / "old_run")
+
+
+def test_a_run_of_an_earlier_version_goes_on(old_run, typed):
+    ended = typed(f"resume={old_run}", "trainer.steps=40", "device=cpu")
+    assert ended.status == 0, ended.err
+    logged = [row for row in rows(old_run) if row["step"] > 20]
+    for ours, theirs in zip(logged, EXPECTED["rows"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def test_a_run_of_an_earlier_version_is_sampled(old_run, typed, tmp_path):
+    ended = typed(f"run={old_run}", "count=4", f"out={tmp_path / 'out'}", "device=cpu", command="sample")
+    assert ended.status == 0, ended.err
+    assert np.load(tmp_path / "out" / "samples.npy") == pytest.approx(np.array(EXPECTED["samples"]), abs=1e-6)
+
+
+def test_a_run_of_an_earlier_version_is_evaluated(old_run, typed):
+    before = json.loads((old_run / "evaluation.json").read_text())
+    ended = typed(f"run={old_run}", "device=cpu", command="evaluate")
+    assert ended.status == 0, ended.err
+    after = json.loads((old_run / "evaluation.json").read_text())
+    assert after["figures"].keys() == before["figures"].keys()
+    for name, figure in before["figures"].items():
+        assert after["figures"][name]["value"] == pytest.approx(figure["value"], abs=1e-4), name
