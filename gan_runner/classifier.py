@@ -1,23 +1,25 @@
 """`gan-classifier`, also `python -m gan_runner.classifier`: trains what the metrics look through."""
 
-from gan_runner import cli
+from gan_runner.commands import command_line
+from gan_runner.commands.status import Outcome, Status
+from gan_runner.config import composition
 from gan_runner.errors import UserError
 
 
 def main() -> None:
     """The console script."""
-    cli.run(classifier, "classifier")
+    command_line.run(classifier, "classifier")
 
 
-def classifier(request: cli.Request) -> cli.Outcome:
+def classifier(request: composition.Request) -> Outcome:
     """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
     for key in request.typed:
         if key.partition(".")[0] == "metric":
             raise UserError(f"{key}: belongs to a run; a classifier is judged by its test images alone")
-    from gan_runner.classification import train_classifier  # imported here: `--help` and refusals need no torch
+    from gan_runner.commands.classifier import train_classifier  # imported here: `--help` and refusals need no torch
 
     print(train_classifier(request.plain))
-    return cli.Outcome(cli.COMPLETED)
+    return Outcome(Status.COMPLETED)
 
 
 if __name__ == "__main__":

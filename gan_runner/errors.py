@@ -14,3 +14,19 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(found, options, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"{hint}(allowed: {', '.join(options) or 'none'})"
+
+
+def one_line(error: Exception) -> str:
+    """The first sentence of a library's message, with what follows it folded into one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
+
+
+def last_line(error: Exception) -> str:
+    """The last line of a library's message, which is where torch says what does not fit."""
+    return (str(error).splitlines() or [""])[-1].strip()
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of the error and all of its message, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,18 +1,20 @@
 """`gan-evaluate`, also `python -m gan_runner.evaluate`: how near the generators of runs have come to their data."""
 
-from gan_runner import cli
+from gan_runner.commands import command_line
+from gan_runner.commands.status import Outcome
+from gan_runner.config import composition
 
 
 def main() -> None:
     """The console script."""
-    cli.run(evaluate, "evaluate")
+    command_line.run(evaluate, "evaluate")
 
 
-def evaluate(request: cli.Request) -> cli.Outcome:
+def evaluate(request: composition.Request) -> Outcome:
     """Measures the runs that `request` names and prints the figures. Raises `UserError`."""
-    from gan_runner.evaluating import evaluate_runs  # imported here: `--help` needs no torch
+    from gan_runner.commands.evaluate import evaluate_runs  # imported here: `--help` needs no torch
 
-    return cli.Outcome(evaluate_runs(request.plain))
+    return Outcome(evaluate_runs(request.plain))
 
 
 if __name__ == "__main__":

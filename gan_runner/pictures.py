@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.checkpoint import write_atomically
+from gan_runner.paths import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,19 +1,21 @@
 """`gan-sample`, also `python -m gan_runner.sample`: what a run's generator makes, from seeds and labels."""
 
-from gan_runner import cli
+from gan_runner.commands import command_line
+from gan_runner.commands.status import Outcome, Status
+from gan_runner.config import composition
 
 
 def main() -> None:
     """The console script."""
-    cli.run(sample, "sample")
+    command_line.run(sample, "sample")
 
 
-def sample(request: cli.Request) -> cli.Outcome:
+def sample(request: composition.Request) -> Outcome:
     """Writes the samples that `request` asks for, and says where. Raises `UserError`."""
-    from gan_runner.sampling import write_samples  # imported here: `--help` needs no torch
+    from gan_runner.commands.sample import write_samples  # imported here: `--help` needs no torch
 
     print(write_samples(request.plain))
-    return cli.Outcome(cli.COMPLETED)
+    return Outcome(Status.COMPLETED)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,35 @@
 """`gan-train`, also `python -m gan_runner.train`: plan, check, build, fit."""
 
-from gan_runner import cli
+from gan_runner.commands import command_line
+from gan_runner.commands.status import Outcome, Status
+from gan_runner.config import composition
 
 # What follows is imported where it is used: `--help` needs no torch.
 
 
 def main() -> None:
     """The console script."""
-    cli.run(train, "train")
+    command_line.run(train, "train")
 
 
-def train(request: cli.Request) -> cli.Outcome:
+def train(request: composition.Request) -> Outcome:
     """Starts the run that `request` describes, or goes on with it. Raises `UserError`."""
-    from gan_runner import devices
-    from gan_runner.config import check
-    from gan_runner.run import work
-    from gan_runner.run_directory import plan, read_objective
+    from gan_runner.commands.train import work
+    from gan_runner.config.components import check
+    from gan_runner.machine import devices
+    from gan_runner.runs.directory import read_objective
+    from gan_runner.runs.plan import plan
 
     ranks = devices.Ranks()
     planned = ranks.on_main(plan, request)
-    config = check(planned.plain)
+    config = check(planned.plain).config
     devices.check_device(config.device, config.trainer.batch_size)
     if config.device.kind == "ddp" and not devices.under_torchrun():
         status = devices.launch(devices.process_count(config.device), work, (planned,))
     else:
         status = work(planned, ranks)
-    completed = status == cli.COMPLETED and not planned.unique
-    return cli.Outcome(status, read_objective(planned.path) if completed else None)
+    completed = status == Status.COMPLETED and not planned.unique
+    return Outcome(status, read_objective(planned.path) if completed else None)
 
 
 if __name__ == "__main__":

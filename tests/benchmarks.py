@@ -18,14 +18,17 @@ from statistics import median
 import numpy as np
 import torch
 
-from gan_runner import cli
-from gan_runner.build import Facts, build_dataset, build_parts, draw_latent
-from gan_runner.config import Config, check
-from gan_runner.devices import Ranks
-from gan_runner.doctor import Doctor
-from gan_runner.evaluating import show, table
-from gan_runner.signs import Case
-from gan_runner.trainer import Trainer
+from gan_runner.batches import draw_latent
+from gan_runner.commands.evaluate import show, table
+from gan_runner.config import composition
+from gan_runner.config.components import check
+from gan_runner.config.schema import Config
+from gan_runner.datasets import DataFacts
+from gan_runner.health.doctor import Doctor
+from gan_runner.health.rules import Case
+from gan_runner.machine.devices import Ranks
+from gan_runner.runs.building import build_dataset, build_parts
+from gan_runner.runs.trainer import Trainer
 from tests.training import rows, train
 
 ROUNDS = 5
@@ -46,7 +49,7 @@ RECIPES = {  # those without a penalty or an average, which `by_hand` has not, a
 def by_hand(config: Config) -> float:
     """Seconds a step of the recipe's networks, loss and optimizers in a script's loop, with the data in memory."""
     dataset, size, latent = build_dataset(config), config.trainer.batch_size, config.architecture.latent
-    parts = build_parts(config, Facts.of(dataset), torch.device("cpu"))
+    parts = build_parts(config, DataFacts.of(dataset), torch.device("cpu"))
     data, _ = dataset.batch(0, 10_000, 0)
     noise = torch.Generator()
     begun = time.perf_counter()
@@ -110,7 +113,7 @@ def of_training(recipe: str, folder: Path) -> list[str]:
     name, *more = recipe.split()
     words = [f"experiment={name}", *more, f"trainer.steps={RECIPES[recipe]}", "device=cpu"]
     words += [f"dataset.root={folder}"] if name.startswith("mnist") else []
-    config = check(cli.plain(cli.compose(words, "train")))
+    config = check(composition.plain(composition.compose(words, "train"))).config
     trainer = Trainer(config, build_dataset(config), Ranks())
     doctor = Doctor(Case(config, trainer.parts, trainer.dataset, trainer.reference_losses()), trainer.dataset, [])
     assert trainer.evaluation is not None

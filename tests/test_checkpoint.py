@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from gan_runner import checkpoint
 from gan_runner.errors import UserError
+from gan_runner.runs import checkpoint
 
 
 def state_of(value: float) -> checkpoint.State:

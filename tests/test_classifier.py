@@ -16,13 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_runner import classification, cli
-from gan_runner.classification import augmented, train_classifier
 from gan_runner.classifier import main
+from gan_runner.commands import classifier as classification
+from gan_runner.commands.classifier import augmented, train_classifier
+from gan_runner.commands.status import Status
+from gan_runner.config import composition
 from gan_runner.console import Progress
 from gan_runner.datasets import Images
 from gan_runner.errors import UserError
-from gan_runner.extractors import Classifier, find_extractor
+from gan_runner.evaluation.extractors import Classifier, find_extractor
 from gan_runner.randomness import rng
 from tests.conftest import REPOSITORY, tree
 from tests.training import TINY
@@ -34,7 +36,7 @@ CPU = torch.device("cpu")
 def train(*overrides: str) -> Classifier:
     """What `gan-classifier` does with the overrides, in this process."""
     words = ["device=cpu", "width=4", "steps=40", "batch_size=16", *overrides]
-    return Classifier(train_classifier(cli.plain(cli.compose(words, "classifier"))), CPU)
+    return Classifier(train_classifier(composition.plain(composition.compose(words, "classifier"))), CPU)
 
 
 @pytest.fixture
@@ -212,7 +214,7 @@ def test_a_run_is_not_measured_through_one_classifier_and_then_another(corners, 
     first, run = kept.read_bytes(), tmp_path / "run"
     words = [*corners, *TINY, "architecture=mlp_layernorm", "architecture.generator.hidden=[4]"]
     words += ["metric=[class_balance]", "metric.class_balance.samples=50"]
-    assert gan_train(run, *words, "trainer.steps=5") == cli.COMPLETED
+    assert gan_train(run, *words, "trainer.steps=5") == Status.COMPLETED
     digest = hashlib.sha256(first).hexdigest()
     assert json.loads((run / "manifest.json").read_text())["extractor"] == digest
 
@@ -220,13 +222,13 @@ def test_a_run_is_not_measured_through_one_classifier_and_then_another(corners, 
     train(*corners, "steps=1")
     before = tree(run)
     capsys.readouterr()
-    assert gan_train(run, *words, "trainer.steps=10") == cli.REFUSED
+    assert gan_train(run, *words, "trainer.steps=10") == Status.REFUSED
     said = capsys.readouterr().err
     assert f"evaluation.extractor: the run in {run} was measured through one of SHA-256 {digest[:8]}" in said
     assert tree(run) == before
 
     kept.write_bytes(first)
-    assert gan_train(run, *words, "trainer.steps=10") == cli.COMPLETED
+    assert gan_train(run, *words, "trainer.steps=10") == Status.COMPLETED
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner import cli
+from gan_runner.config import composition
 from gan_runner.errors import UserError
 from tests.conftest import REPOSITORY, tree
 from tests.training import TINY
@@ -318,10 +318,10 @@ def test_help_and_the_rest_of_hydra_need_no_torch(tmp_path, environment):
 
 
 def test_overrides_in_hydra_s_grammar():
-    parsed = cli.parse(["dataset.root='a=b'", "regularizer=[r1,r2]"])
+    parsed = composition.parse(["dataset.root='a=b'", "regularizer=[r1,r2]"])
     assert [(o.key_or_group, o.value()) for o in parsed] == [("dataset.root", "a=b"), ("regularizer", ["r1", "r2"])]
     with pytest.raises(UserError, match="quotes"):
-        cli.parse(["seed=1", "dataset.root=a=b"])
+        composition.parse(["seed=1", "dataset.root=a=b"])
 
 
 @pytest.mark.parametrize(
@@ -333,4 +333,4 @@ def test_overrides_in_hydra_s_grammar():
     ],
 )
 def test_directory_name_of_a_job(overrides, name):
-    assert cli.directory_name(overrides) == name
+    assert composition.directory_name(overrides) == name

@@ -1,14 +1,16 @@
 """The configuration: every YAML composes and fits its class, types and ranges hold, and leaves know nothing of it."""
 
 import ast
+import inspect
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import yaml
 
-from gan_runner import cli, config
-from gan_runner.config import Config, check, component_keys, find_component, validate
+from gan_runner.config import composition
+from gan_runner.config.components import Experiment, check, locate
+from gan_runner.config.schema import Config, validate
 from gan_runner.errors import UserError, did_you_mean
 from tests.conftest import REPOSITORY
 
@@ -27,17 +29,20 @@ FIXED = {  # the names that users rely on
 
 
 def composed(*overrides: str) -> dict:
-    return cli.plain(cli.compose(overrides, "train"))
+    return composition.plain(composition.compose(overrides, "train"))
+
+
+def experiment(*overrides: str) -> Experiment:
+    return check(composed(*overrides))
 
 
 def checked(*overrides: str) -> Config:
-    return check(composed(*overrides))
+    return experiment(*overrides).config
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_fits_what_it_names(choice):
-    found = checked(choice)
-    for component in (find_component(found, key) for key in component_keys(found)):
+    for component in experiment(choice).components.values():
         assert component.cls.__module__.startswith(("gan_runner.", "torch."))
 
 
@@ -75,7 +80,7 @@ def test_whole_floats_are_integers():
     steps = checked("trainer.steps=1e3").trainer.steps
     assert steps == 1000
     assert type(steps) is int
-    assert find_component(checked("optimizer.generator.lr=1"), "optimizer.generator").values["lr"] == 1
+    assert experiment("optimizer.generator.lr=1").components["optimizer.generator"].values["lr"] == 1
 
 
 @pytest.mark.parametrize("value", ["'5'", "true", "1.5", "null", "0", "-1", "nan", "inf", "[5]", "{a:5}", "many"])
@@ -91,7 +96,7 @@ def test_what_is_no_number_of_steps(value):
 def test_names_of_runs(name, allowed):
     plain = composed() | {"name": name}
     if allowed:
-        assert check(plain).name == name
+        assert check(plain).config.name == name
     else:
         with pytest.raises(UserError, match=r"^name: "):
             check(plain)
@@ -146,14 +151,14 @@ def test_no_default_is_typed_in_code():
         text = yaml.safe_load(path.read_text())
         for node in (text, text.get("generator", {}), text.get("discriminator", {})):
             if "_target_" in node:
-                parameters = config.inspect.signature(config.locate("", node["_target_"], object)).parameters
+                parameters = inspect.signature(locate("", node["_target_"], object)).parameters
                 assert [k for k in node if k in parameters and parameters[k].default is not parameters[k].empty] == []
 
 
 # Who may import whom
 
 LEAVES = {
-    "datasets": {"gan_runner.places", "gan_runner.datasets", "gan_runner.errors", "gan_runner.randomness"},
+    "datasets": {"gan_runner.paths", "gan_runner.datasets", "gan_runner.errors", "gan_runner.randomness"},
     "networks": {"gan_runner.networks", "gan_runner.errors"},
     "losses": set(),
     "regularizers": set(),
@@ -194,7 +199,9 @@ def test_train_is_a_table_of_contents():
     assert len((PACKAGE / "train.py").read_text().splitlines()) <= 50
 
 
-@pytest.mark.parametrize("module", ["cli", "errors", "console", "train"])
+@pytest.mark.parametrize(
+    "module", ["commands/command_line", "config/composition", "errors", "console", "paths", "train"]
+)
 def test_what_help_needs_is_imported_without_torch(module):
     top = ast.parse((PACKAGE / f"{module}.py").read_text())
     top.body = [node for node in top.body if isinstance(node, ast.Import | ast.ImportFrom)]

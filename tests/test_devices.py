@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from gan_runner import cli
-from gan_runner.config import Device
-from gan_runner.devices import Ranks, check_device, process_count
+from gan_runner.commands.status import Status
+from gan_runner.config.schema import Device
 from gan_runner.errors import UserError
+from gan_runner.machine.devices import Ranks, check_device, process_count
 from tests.training import TINY, status, train
 
 
@@ -75,7 +75,7 @@ def test_a_world_of_one_says_what_it_is_told():
 
 
 def test_data_parallel_without_a_gpu_runs_on_the_cpu_and_says_so(tmp_path, capsys):
-    assert train(tmp_path / "run", *TINY, "trainer.steps=2", "device=data_parallel") == cli.COMPLETED
+    assert train(tmp_path / "run", *TINY, "trainer.steps=2", "device=data_parallel") == Status.COMPLETED
     said = capsys.readouterr().err
     assert said.count("device=data_parallel: this machine has no CUDA GPU; running on the CPU") == 1
     assert status(tmp_path / "run")["state"] == "completed"

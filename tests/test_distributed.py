@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_runner import cli
-from gan_runner.run import answered_signals
+from gan_runner.commands.status import Status
+from gan_runner.commands.train import answered_signals
 from tests.training import last_step, newest_state, rows, start, status, train, write_images
 
 # Without batch norm, whose statistics are each process's own; with a penalty at each update and a lazy one.
@@ -44,7 +44,7 @@ def shared(tmp_path_factory):
 def alone(tmp_path_factory, shared):
     """What one process does."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    assert train(run, *shared, "trainer.steps=50", "device=cpu") == cli.COMPLETED
+    assert train(run, *shared, "trainer.steps=50", "device=cpu") == Status.COMPLETED
     return run
 
 
@@ -109,7 +109,7 @@ def train_together(processes: int, run, *overrides: str) -> list[int | None]:
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_the_number_of_processes_changes_nothing(tmp_path, shared, alone, processes):
     run = tmp_path / "run"
-    assert train_together(processes, run, *shared, "trainer.steps=50") == [cli.COMPLETED] * processes
+    assert train_together(processes, run, *shared, "trainer.steps=50") == [Status.COMPLETED] * processes
     assert status(run) == {"state": "completed", "step": 50, "message": None}
     expected, found = losses(alone), losses(run)
     assert len(found) == len(expected) == 50
@@ -121,7 +121,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, shared, alone, proces
 
 def test_all_of_them_refuse(tmp_path):
     overrides = ("dataset=images", "dataset.root=nowhere")
-    assert train_together(2, tmp_path / "run", *overrides) == [cli.REFUSED] * 2
+    assert train_together(2, tmp_path / "run", *overrides) == [Status.REFUSED] * 2
     assert not (tmp_path / "run").exists()
 
 
@@ -150,7 +150,7 @@ def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, sh
     wait_for_step(run, 5, process)
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED, err
+    assert process.returncode == Status.INTERRUPTED, err
     stopped = status(run)
     assert stopped["state"] == "interrupted"
     assert newest_state(run)["optimizer/generator/0/step"].item() == stopped["step"]
@@ -160,7 +160,7 @@ def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, sh
         time.sleep(0.01)
     goes_on.terminate()
     goes_on.join()
-    assert goes_on.exitcode == cli.INTERRUPTED
+    assert goes_on.exitcode == Status.INTERRUPTED
     assert [row["step"] for row in rows(run)] == list(range(1, status(run)["step"] + 1))
     for one, many in zip(losses(alone)[:25], losses(run), strict=False):
         assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
@@ -183,7 +183,7 @@ def test_sigterm_to_the_parent_is_passed_on(tmp_path, launch):
     wait_for_step(run, 10, process)
     process.terminate()
     out, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED, err
+    assert process.returncode == Status.INTERRUPTED, err
     assert out.splitlines()[-2:] == [f"go on with: python -m gan_runner.train resume={run}", str(run)]
     assert "Traceback" not in err
 
@@ -195,7 +195,7 @@ def test_a_killed_worker_ends_the_run(tmp_path, launch):
     main, other = workers(process.pid)
     os.kill(other, signal.SIGKILL)
     process.communicate(timeout=60)
-    assert process.returncode == cli.FAILED
+    assert process.returncode == Status.FAILED
     assert not is_alive(main)
     assert status(run)["state"] == "failed"
 
@@ -216,7 +216,7 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path, launch):
 LEAVING = """
 import sys
 import torch.distributed as dist
-from gan_runner.devices import Ranks
+from gan_runner.machine.devices import Ranks
 ranks = Ranks()
 import torch._dynamo  # as the first optimizer does
 ranks.any(True)

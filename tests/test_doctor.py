@@ -13,11 +13,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from gan_runner import cli
-from gan_runner.build import Facts, build_dataset, build_parts
-from gan_runner.config import FINDINGS, Config, check
-from gan_runner.doctor import Anatomy, Doctor, dead_share, watched_units
-from gan_runner.signs import SIGNS, Case, diagnose, ending
+from gan_runner.commands.status import Status
+from gan_runner.config import composition
+from gan_runner.config.components import check
+from gan_runner.config.schema import FINDINGS, Config
+from gan_runner.datasets import DataFacts
+from gan_runner.health.doctor import Anatomy, Doctor, dead_share, watched_units
+from gan_runner.health.rules import SIGNS, Case, diagnose, ending
+from gan_runner.runs.building import build_dataset, build_parts
 from tests.training import INTRICATE, newest_state, rows, status, train, write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
@@ -54,14 +57,14 @@ HIDDEN = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
 
 @cache
 def composed(*overrides: str) -> Config:
-    return check(cli.plain(cli.compose(overrides, "train")))
+    return check(composition.plain(composition.compose(overrides, "train"))).config
 
 
 @cache
 def a_case(*overrides: str) -> Case:
     config = composed(*overrides)
     dataset = build_dataset(config)
-    parts = build_parts(config, Facts.of(dataset), torch.device("cpu"))
+    parts = build_parts(config, DataFacts.of(dataset), torch.device("cpu"))
     return Case(config, parts, dataset, {name.removeprefix("loss/"): LN2 for name in AT_LN2})
 
 
@@ -470,7 +473,7 @@ def test_data_that_repeat_themselves_are_covered_by_what_is_near_them():
 def test_copies_of_training_images_are_noticed(noise, expected):
     case = a_case(*MNIST)
     dataset = build_dataset(case.config)
-    parts = build_parts(case.config, Facts.of(dataset), torch.device("cpu"))
+    parts = build_parts(case.config, DataFacts.of(dataset), torch.device("cpu"))
     images = iter(range(10))
 
     def generate(z: Tensor, labels: Tensor | None) -> Tensor:
@@ -490,7 +493,7 @@ def test_training_images_that_are_there_again_are_no_trouble(tmp_path, capsys, t
     words = ("dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1", "architecture=mlp_tanh")
     every = ("trainer.batch_size=4", "trainer.steps=20", "trainer.sample_every=5", "device=cpu")
     metrics = (f"metric=[{metric}]", *([f"metric.{metric}.samples=20"] if metric else []))
-    assert train(tmp_path / "run", *words, *every, *metrics) == cli.COMPLETED
+    assert train(tmp_path / "run", *words, *every, *metrics) == Status.COMPLETED
     assert "warning" not in capsys.readouterr().err
     assert rows(tmp_path / "run")[-1]["health/memorised"] == 0
     assert health(tmp_path / "run")["step"] == 20
@@ -501,11 +504,11 @@ def test_what_fails_in_the_doctor_ends_no_training(tmp_path, capsys, monkeypatch
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr(f"gan_runner.doctor.Anatomy.{place}", fail)
-    assert train(tmp_path / "run", *CANNOT_REACH, "trainer.steps=40") == cli.COMPLETED
+    monkeypatch.setattr(f"gan_runner.health.doctor.Anatomy.{place}", fail)
+    assert train(tmp_path / "run", *CANNOT_REACH, "trainer.steps=40") == Status.COMPLETED
     assert capsys.readouterr().err.count("the doctor fails, and is sent away: ZeroDivisionError: no such luck") == 1
     monkeypatch.undo()
-    assert train(tmp_path / "alone", *CANNOT_REACH, "trainer.steps=40", "doctor=none") == cli.COMPLETED
+    assert train(tmp_path / "alone", *CANNOT_REACH, "trainer.steps=40", "doctor=none") == Status.COMPLETED
     watched, alone = newest_state(tmp_path / "run"), newest_state(tmp_path / "alone")
     assert all(torch.equal(watched[name], value) for name, value in alone.items() if isinstance(value, torch.Tensor))
 
@@ -578,7 +581,7 @@ def health(run: Path) -> dict[str, Any]:
 
 def test_a_generator_that_cannot_reach_black_is_found_once(tmp_path, capfd):
     run = tmp_path / "run"
-    assert train(run, *CANNOT_REACH, "trainer.steps=60") == cli.COMPLETED
+    assert train(run, *CANNOT_REACH, "trainer.steps=60") == Status.COMPLETED
     found = health(run)
     assert (found["step"], found["verdict"]) == (60, "range")
     entry = found["findings"][0]
@@ -596,7 +599,7 @@ def test_a_generator_that_cannot_reach_black_is_found_once(tmp_path, capfd):
 
 def test_a_discriminator_that_wins_is_found(tmp_path):
     words = ("experiment=minimax_mlp", f"dataset.root={DIGITS}", "trainer.steps=200", "trainer.sample_every=20")
-    assert train(tmp_path / "run", *words, "metric=[]", "device=cpu") == cli.COMPLETED
+    assert train(tmp_path / "run", *words, "metric=[]", "device=cpu") == Status.COMPLETED
     assert health(tmp_path / "run")["verdict"] == "discriminator_saturated"
 
 
@@ -604,7 +607,7 @@ def test_a_run_ends_in_the_same_weights_watched_or_not(tmp_path):
     data = f"dataset.root={write_images(tmp_path / 'data')}"
     for choice in ("default", "none"):
         run = tmp_path / choice
-        assert train(run, *INTRICATE, data, "trainer.steps=40", f"doctor={choice}") == cli.COMPLETED
+        assert train(run, *INTRICATE, data, "trainer.steps=40", f"doctor={choice}") == Status.COMPLETED
     watched, alone = newest_state(tmp_path / "default"), newest_state(tmp_path / "none")
     assert watched.keys() == alone.keys()
     for name, value in alone.items():
@@ -615,10 +618,10 @@ def test_a_run_ends_in_the_same_weights_watched_or_not(tmp_path):
 
 
 def test_a_run_that_went_on_has_found_the_same_and_does_not_repeat_itself(tmp_path, capfd):
-    assert train(tmp_path / "whole", *CANNOT_REACH, "trainer.steps=80") == cli.COMPLETED
-    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=55") == cli.COMPLETED  # a look out of turn
+    assert train(tmp_path / "whole", *CANNOT_REACH, "trainer.steps=80") == Status.COMPLETED
+    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=55") == Status.COMPLETED  # a look out of turn
     capfd.readouterr()
-    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=80") == cli.COMPLETED
+    assert train(tmp_path / "halves", *CANNOT_REACH, "trainer.steps=80") == Status.COMPLETED
     assert "doctor: range" not in capfd.readouterr().err
     assert health(tmp_path / "halves") == health(tmp_path / "whole")
     assert rows(tmp_path / "halves") == rows(tmp_path / "whole")
@@ -626,14 +629,14 @@ def test_a_run_that_went_on_has_found_the_same_and_does_not_repeat_itself(tmp_pa
 
 def test_a_run_stops_on_a_finding_and_has_saved(tmp_path, capfd):
     run = tmp_path / "run"
-    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == cli.DIVERGED
+    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == Status.DIVERGED
     assert status(run)["state"] == "diverged"
     assert status(run)["step"] == 30
     assert "range" in status(run)["message"]
     assert len(list((run / "checkpoints").iterdir())) == 1
     assert health(run)["verdict"] == "range"
     before = newest_state(run)
-    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == cli.DIVERGED
+    assert train(run, *CANNOT_REACH, "trainer.steps=60", "trainer.stop_on=[collapse,range]") == Status.DIVERGED
     assert status(run)["step"] == 30
     assert newest_state(run).keys() == before.keys()
 
@@ -646,7 +649,7 @@ def test_numbers_that_are_not_finite_are_a_finding(tmp_path):
         "trainer.log_every=1",
         "device=cpu",
     )
-    assert train(tmp_path / "run", *words) == cli.DIVERGED
+    assert train(tmp_path / "run", *words) == Status.DIVERGED
     found = health(tmp_path / "run")
     assert found["verdict"] == "divergence"
     assert "optimizer.discriminator.lr=1e+29" in found["findings"][0]["try"]
@@ -658,6 +661,6 @@ def test_a_misspelt_finding_is_refused(refused):
 
 
 def test_the_looks_of_a_run_stand_in_rows_of_their_schedule(tmp_path):
-    assert train(tmp_path / "run", "trainer.steps=40", "trainer.sample_every=20", "device=cpu") == cli.COMPLETED
+    assert train(tmp_path / "run", "trainer.steps=40", "trainer.sample_every=20", "device=cpu") == Status.COMPLETED
     looks = [row["step"] for row in rows(tmp_path / "run") if "health/dead_units_discriminator" in row]
     assert looks == [20, 40]

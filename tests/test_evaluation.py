@@ -11,16 +11,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from gan_runner import cli
-from gan_runner.build import Facts, build_dataset
-from gan_runner.checkpoint import parse
-from gan_runner.config import check
-from gan_runner.datasets import ArrayDataset
+from gan_runner.commands.evaluate import evaluate_runs
+from gan_runner.commands.status import Outcome, Status
+from gan_runner.config import composition
+from gan_runner.config.components import check
+from gan_runner.datasets import ArrayDataset, DataFacts
 from gan_runner.errors import UserError
-from gan_runner.evaluating import evaluate_runs
-from gan_runner.evaluation import Evaluation, Looking
-from gan_runner.extractors import Classifier
-from gan_runner.run_directory import RunDirectory, read_objective
+from gan_runner.evaluation.evaluation import Evaluation, Looking
+from gan_runner.evaluation.extractors import Classifier
+from gan_runner.runs.building import build_dataset
+from gan_runner.runs.checkpoint import parse
+from gan_runner.runs.directory import RunDirectory, read_objective
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
@@ -39,13 +40,13 @@ def evaluation(run: Path) -> dict:
 
 
 def evaluate(*overrides: str) -> int:
-    return evaluate_runs(cli.plain(cli.compose(["device=cpu", *map(str, overrides)], "evaluate")))
+    return evaluate_runs(composition.plain(composition.compose(["device=cpu", *map(str, overrides)], "evaluate")))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("measured") / "run"
-    assert train(run, *STEPS) == cli.COMPLETED
+    assert train(run, *STEPS) == Status.COMPLETED
     return run
 
 
@@ -83,7 +84,7 @@ def test_measuring_leaves_no_trace_in_the_training(tmp_path, measured):
     """Weights, optimizers, average and losses, bit for bit, in a network with dropout and batch norm."""
     changes = ["architecture.generator.dropout=0.5", "architecture.generator.normalization=batch"]
     for name, more in {"with": judge("mean"), "without": ["metric=[]"]}.items():
-        assert train(tmp_path / name, *STEPS, *changes, *more) == cli.COMPLETED
+        assert train(tmp_path / name, *STEPS, *changes, *more) == Status.COMPLETED
     one, other = (newest_state(tmp_path / name) for name in ("with", "without"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -98,7 +99,7 @@ def test_measuring_leaves_no_trace_in_the_training(tmp_path, measured):
 def test_a_metric_that_raises_is_recorded_and_survived(tmp_path, capsys):
     run = tmp_path / "run"
     ended = outcome(run, *STEPS, *judge("broken"), *judge("mean")[1:])
-    assert ended == cli.Outcome(cli.COMPLETED, None)  # the first metric is the objective: there is none
+    assert ended == Outcome(Status.COMPLETED, None)  # the first metric is the objective: there is none
     assert evaluation(run)["failures"] == {"broken": "ZeroDivisionError: no such luck"}
     assert evaluation(run)["figures"].keys() == {"mean_gap", "mean"}
     assert capsys.readouterr().err.count("metric broken failed: ZeroDivisionError: no such luck") == 4
@@ -106,7 +107,7 @@ def test_a_metric_that_raises_is_recorded_and_survived(tmp_path, capsys):
 
 
 def test_samples_that_are_not_finite_fail_every_metric_and_nothing_else():
-    config = check(cli.plain(cli.compose([], "train")))
+    config = check(composition.plain(composition.compose([], "train"))).config
     evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
     report = evaluation(lambda z, labels: torch.full((len(z), 6), math.nan), seed=0, with_pictures=True)
     assert report.failures == {"pattern": "ValueError: 1000 of 1000 samples are not finite"}
@@ -116,7 +117,7 @@ def test_samples_that_are_not_finite_fail_every_metric_and_nothing_else():
 def test_an_undefined_figure_is_no_failure(tmp_path):
     run = tmp_path / "run"
     ended = outcome(run, *STEPS, *judge("undefined"))
-    assert ended.status == cli.COMPLETED
+    assert ended.status == Status.COMPLETED
     assert ended.objective is not None
     assert math.isnan(ended.objective)
     found = evaluation(run)
@@ -133,7 +134,7 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path, every)
     values = {row["step"]: row["metric/mean_gap"] for row in rows(run) if "metric/mean_gap" in row}
     assert max(values) == 40
     best = min(values, key=lambda step: (values[step], -step))
-    assert ended == cli.Outcome(cli.COMPLETED, values[best])
+    assert ended == Outcome(Status.COMPLETED, values[best])
     assert read_objective(run) == values[best]
     assert evaluation(run)["objective"] == {
         "figure": "metric/mean_gap",
@@ -147,7 +148,7 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path, every)
     if in_turn:  # a longer run would not have had the last one
         assert parse(file.read_bytes(), file)["step"] == min(in_turn, key=lambda step: (values[step], -step))
     # What is measured of that checkpoint afterwards is what was measured when it was written.
-    assert evaluate(f"run={run}", "checkpoint=best", "trust=[tests]") == cli.COMPLETED
+    assert evaluate(f"run={run}", "checkpoint=best", "trust=[tests]") == Status.COMPLETED
     again = evaluation(run)
     assert again["step"] == best
     assert again["figures"]["mean_gap"]["value"] == pytest.approx(values[best])
@@ -194,7 +195,7 @@ def test_a_sweep_gets_the_objective(tmp_path, gan_train):
 )
 def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words, message):
     try:
-        assert train(tmp_path / "run", *TINY, *words) == cli.REFUSED
+        assert train(tmp_path / "run", *TINY, *words) == Status.REFUSED
         said = capsys.readouterr().err
     except UserError as error:
         said = str(error)
@@ -204,7 +205,7 @@ def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words
 
 def test_what_is_measured_afterwards_is_what_was_measured_at_the_end(measured, capsys):
     before = evaluation(measured)
-    assert evaluate(f"run={measured}") == cli.COMPLETED
+    assert evaluate(f"run={measured}") == Status.COMPLETED
     after = evaluation(measured)
     assert after["figures"] == before["figures"]
     out = capsys.readouterr().out
@@ -213,7 +214,7 @@ def test_what_is_measured_afterwards_is_what_was_measured_at_the_end(measured, c
 
 
 def test_another_seed_and_another_number_of_samples(measured):
-    assert evaluate(f"run={measured}", "metric=pattern", "metric.pattern.samples=50", "seed=3") == cli.COMPLETED
+    assert evaluate(f"run={measured}", "metric=pattern", "metric.pattern.samples=50", "seed=3") == Status.COMPLETED
     assert evaluation(measured)["figures"]["pattern_distance"]["samples"] == 50
     assert evaluation(measured)["seed"] == 3
 
@@ -223,7 +224,7 @@ def test_several_runs_make_a_table(tmp_path, capsys):
         train(tmp_path / f"seed_{seed}", *STEPS, f"seed={seed}")
     train(tmp_path / "broken", *STEPS)
     (tmp_path / "broken" / "generator.safetensors").unlink()
-    assert evaluate(f"runs={tmp_path}") == cli.FAILED
+    assert evaluate(f"runs={tmp_path}") == Status.FAILED
     lines = capsys.readouterr().out.splitlines()
     for seed in range(2):
         value = evaluation(tmp_path / f"seed_{seed}")["figures"]["pattern_distance"]["value"]
@@ -236,7 +237,7 @@ def test_the_table_shows_paths_as_they_are_and_what_was_not_asked_for_as_nothing
     train(tmp_path / "one", *STEPS)
     (tmp_path / "one").rename(tmp_path / "one[old]")
     train(tmp_path / "other", *STEPS, "dataset=ring", "architecture=mlp_points", "metric.modes.samples=50")
-    assert evaluate(f"runs={tmp_path}") == cli.COMPLETED
+    assert evaluate(f"runs={tmp_path}") == Status.COMPLETED
     one, other, perfect = (
         [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line
     )
@@ -273,7 +274,7 @@ def test_a_run_at_work_is_left_to_measure_itself(tmp_path):
         evaluate(f"run={run}", "metric=[pattern]", "metric.pattern.samples=5")
     directory.release()
     assert evaluation(run) == before
-    assert evaluate(f"run={run}") == cli.COMPLETED
+    assert evaluate(f"run={run}") == Status.COMPLETED
 
 
 def test_figures_that_cannot_be_kept_are_shown(tmp_path, capsys, monkeypatch):
@@ -283,7 +284,7 @@ def test_figures_that_cannot_be_kept_are_shown(tmp_path, capsys, monkeypatch):
     train(tmp_path / "run", *STEPS)
     monkeypatch.setattr(RunDirectory, "write_json", full)
     capsys.readouterr()
-    assert evaluate(f"run={tmp_path / 'run'}") == cli.FAILED
+    assert evaluate(f"run={tmp_path / 'run'}") == Status.FAILED
     told = capsys.readouterr()
     assert "pattern_distance" in told.out
     assert "the evaluation is not kept: No space left on device" in told.err
@@ -304,7 +305,7 @@ def test_a_path_may_begin_at_home_or_be_a_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(tmp_path / "7", *STEPS)
     for words in (["run='~/7'"], ["runs='~/7'"], ["run=7"], ["runs=[7]"]):
-        assert evaluate(*words) == cli.COMPLETED
+        assert evaluate(*words) == Status.COMPLETED
 
 
 def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
@@ -330,7 +331,7 @@ def test_images_that_nothing_knows_are_left_unmeasured_and_it_is_said_what_makes
     root = write_images(tmp_path / "images")
     words = ["dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1"]
     architecture = ["architecture=mlp_layernorm", "architecture.generator.hidden=[4]"]
-    assert train(tmp_path / "run", *words, *architecture, *STEPS) == cli.COMPLETED
+    assert train(tmp_path / "run", *words, *architecture, *STEPS) == Status.COMPLETED
     said = capsys.readouterr().err
     assert "left out for want of an extractor: fid; python -m gan_runner.classifier dataset=" in said
     assert not any(tag.startswith("metric/") for row in rows(tmp_path / "run") for tag in row)
@@ -342,7 +343,7 @@ def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
     metrics = ["fid", "class_balance", "label_accuracy"]
     words = ["dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_conditional"]
     words += [f"metric=[{','.join(metrics)}]", *(f"metric.{name}.samples=90" for name in metrics)]
-    assert train(run, *words, *STEPS, "trainer.steps=10") == cli.COMPLETED
+    assert train(run, *words, *STEPS, "trainer.steps=10") == Status.COMPLETED
     figures = evaluation(run)["figures"]
     assert figures.keys() == {"fid", "class_kl", "classes_found", "label_accuracy", "class_diversity"}
     assert all(figure["extractor"] == "digits" and len(figure["extractor_hash"]) == 64 for figure in figures.values())
@@ -407,7 +408,7 @@ def test_an_evaluation_looks_at_real_images_once_though_nothing_can_be_kept(monk
 
     monkeypatch.setattr(Classifier, "__call__", counted)
     words = [*MNIST, "metric=[fid,class_balance]", "metric.fid.samples=80", "metric.class_balance.samples=80"]
-    config = check(cli.plain(cli.compose(words, "train")))
+    config = check(composition.plain(composition.compose(words, "train"))).config
     evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
     for _ in range(3):
         assert not evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), 0, with_pictures=False).failures
@@ -416,12 +417,12 @@ def test_an_evaluation_looks_at_real_images_once_though_nothing_can_be_kept(monk
 
 def test_copies_are_found_whatever_half_of_the_training_data_they_are_of():
     words = [*MNIST, "metric=[neighbours]", "metric.neighbours.samples=100"]
-    config = check(cli.plain(cli.compose(words, "train")))
+    config = check(composition.plain(composition.compose(words, "train"))).config
     dataset = build_dataset(config)
     assert isinstance(dataset, ArrayDataset)
     evaluation = Evaluation(config, dataset, torch.device("cpu"))
     for half in dataset.order(0, 0).split(100):
-        copies = Facts.of(dataset).in_data_units(dataset[half][0])
+        copies = DataFacts.of(dataset).in_data_units(dataset[half][0])
         memorised = evaluation(lambda *_, half=copies: half, 0, with_pictures=False).figures["memorised"]
         assert memorised.value == 1
         assert memorised.perfect == pytest.approx(0.02)
@@ -452,10 +453,10 @@ class Hears:
 def test_the_work_of_an_evaluation_is_known_before_it_starts(tmp_path, monkeypatch):
     """All that is drawn, looked at and measured adds up to what was announced, in the first evaluation and later."""
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
-    monkeypatch.setattr("gan_runner.evaluation.Progress", Hears)
+    monkeypatch.setattr("gan_runner.evaluation.evaluation.Progress", Hears)
     words = [*MNIST, "metric=[fid,class_balance,neighbours]"]
     words += [f"metric.{name}.samples={n}" for name, n in (("fid", 100), ("class_balance", 100), ("neighbours", 20))]
-    config = check(cli.plain(cli.compose(words, "train")))
+    config = check(composition.plain(composition.compose(words, "train"))).config
     evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
     for _ in range(2):
         Hears.heard = []

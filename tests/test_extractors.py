@@ -11,12 +11,21 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from gan_runner import cli, extractors
-from gan_runner.checkpoint import dump
+from gan_runner.config import composition
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.errors import UserError
-from gan_runner.extractors import Classifier, Inception, Network, PerChannel, cached, find_extractor, how_to_make
+from gan_runner.evaluation import extractors
+from gan_runner.evaluation.extractors import (
+    Classifier,
+    Inception,
+    Network,
+    PerChannel,
+    cached,
+    find_extractor,
+    how_to_make,
+)
 from gan_runner.metrics import FID, Samples
+from gan_runner.runs.checkpoint import dump
 
 CPU = torch.device("cpu")
 DIGITS = extractors.SHIPPED / "digits.safetensors"
@@ -81,7 +90,7 @@ def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels)
 
 
 def test_the_shipped_digits_are_what_the_command_makes_by_default():
-    asked = cli.plain(cli.compose(["dataset=mnist", "name=digits"], "classifier"))
+    asked = composition.plain(composition.compose(["dataset=mnist", "name=digits"], "classifier"))
     made = Classifier(DIGITS, CPU).about.model_dump()
     assert {key: made[key] for key in asked if key in made} == {key: asked[key] for key in asked if key in made}
     assert len(asked.keys() & made.keys()) == 7

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner import cli
-from gan_runner.places import CONF
+from gan_runner.commands.status import Status
+from gan_runner.config import composition
+from gan_runner.paths import CONF
 from tests.training import status, train
 
 DIGITS = Path(__file__).parent / "data" / "mnist"  # the first 200 digits of MNIST's training set
@@ -71,7 +72,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    return cli.plain(cli.compose(overrides, "train"))
+    return composition.plain(composition.compose(overrides, "train"))
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -106,7 +107,7 @@ def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
         words += ["architecture.generator.hidden=[3]", "architecture.discriminator.hidden=[3]"]
     run = tmp_path / "run"
-    assert train(run, *words) == cli.COMPLETED
+    assert train(run, *words) == Status.COMPLETED
     assert status(run)["step"] == 3
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner import checkpoint, cli
+from gan_runner.commands.status import Status
 from gan_runner.errors import UserError
+from gan_runner.runs import checkpoint
 from tests.training import (
     INTRICATE,
     TINY,
@@ -57,7 +58,7 @@ def intricate(images):
 def uninterrupted(tmp_path_factory, intricate):
     """The run that every interrupted one has to equal."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert train(directory, *intricate) == cli.COMPLETED
+    assert train(directory, *intricate) == Status.COMPLETED
     return directory
 
 
@@ -65,7 +66,7 @@ def uninterrupted(tmp_path_factory, intricate):
 def completed(tmp_path_factory):
     """A small run of 20 steps, to be copied."""
     directory = tmp_path_factory.mktemp("completed") / "run"
-    assert train(directory, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    assert train(directory, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == Status.COMPLETED
     return directory
 
 
@@ -91,7 +92,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path, intricate, uninter
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    assert train(directory, *intricate) == cli.COMPLETED
+    assert train(directory, *intricate) == Status.COMPLETED
     assert_same_end(uninterrupted, directory)
 
 
@@ -124,7 +125,7 @@ def test_a_kill_inside_any_write_changes_nothing(tmp_path, intricate, uninterrup
         process = start(directory, *intricate, before=partial(die_at, write))
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    assert train(directory, *intricate) == cli.COMPLETED
+    assert train(directory, *intricate) == Status.COMPLETED
     assert_same_end(uninterrupted, directory)
 
 
@@ -144,20 +145,20 @@ def test_a_kill_in_the_last_save_loses_nothing(tmp_path, file):
         setattr(Path, "replace", dying_rename)  # noqa: B010
 
     overrides = (*TINY, "trainer.steps=20", "trainer.checkpoint_every=10")
-    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    assert train(tmp_path / "whole", *overrides) == Status.COMPLETED
     process = start(tmp_path / "run", *overrides, before=die_at_the_end)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert train(tmp_path / "run", *overrides) == cli.COMPLETED
+    assert train(tmp_path / "run", *overrides) == Status.COMPLETED
     assert_same_end(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_kill_after_the_last_checkpoint_loses_nothing(tmp_path):
     overrides = (*TINY, "trainer.steps=17", "trainer.checkpoint_every=10")  # 17 is off every schedule
-    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    assert train(tmp_path / "whole", *overrides) == Status.COMPLETED
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     (tmp_path / "killed" / "status.json").write_text('{"state": "running", "step": 17}')
-    assert train(tmp_path / "killed", *overrides) == cli.COMPLETED
+    assert train(tmp_path / "killed", *overrides) == Status.COMPLETED
     assert status(tmp_path / "killed")["state"] == "completed"
     assert rows(tmp_path / "killed")[-1]["step"] == 17
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
@@ -186,7 +187,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, completed, d
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes({"flipped": content, "truncated": content[:-100], "empty": bytearray()}[damage])
-    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == Status.COMPLETED
     said = capsys.readouterr().err
     assert f"warning: {newest} is damaged; going on from step 10" in said
     assert_same_end(completed, run)
@@ -198,7 +199,7 @@ def test_without_any_intact_checkpoint_the_run_is_refused(tmp_path, completed, c
     for path in checkpoint.checkpoints(run / "checkpoints"):
         path.write_bytes(b"no")
     before = contents(run)
-    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert train(run, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == Status.REFUSED
     assert "every checkpoint in it is damaged" in capsys.readouterr().err
     assert contents(run) == before
 
@@ -207,7 +208,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(tmp_path, complete
     run = shutil.copytree(completed, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
     before = contents(run)
-    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
     assert f"{run / 'checkpoints'}: are gone" in capsys.readouterr().err
     assert contents(run) == before
 
@@ -227,7 +228,7 @@ def test_a_damaged_record_is_refused_before_anything_is_written(tmp_path, comple
     run = shutil.copytree(completed, tmp_path / "run")
     (run / file).write_text(content)
     before = contents(run)
-    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
     assert f"{run / file}" in (told := capsys.readouterr().err)
     assert said in told
     assert contents(run) == before
@@ -240,9 +241,9 @@ def test_a_damaged_record_is_refused_before_anything_is_written(tmp_path, comple
 def test_an_extended_run_is_the_longer_run(tmp_path, log_every, sample_every):
     schedule = [*TINY, "trainer.ema_decay=0.9", "trainer.checkpoint_every=15"]
     schedule += [f"trainer.log_every={log_every}", f"trainer.sample_every={sample_every}"]
-    assert train(tmp_path / "long", *schedule, "trainer.steps=40") == cli.COMPLETED
-    assert train(tmp_path / "extended", *schedule, "trainer.steps=20") == cli.COMPLETED
-    assert train(tmp_path / "extended", *schedule, "trainer.steps=40") == cli.COMPLETED
+    assert train(tmp_path / "long", *schedule, "trainer.steps=40") == Status.COMPLETED
+    assert train(tmp_path / "extended", *schedule, "trainer.steps=20") == Status.COMPLETED
+    assert train(tmp_path / "extended", *schedule, "trainer.steps=40") == Status.COMPLETED
     assert rows(tmp_path / "extended") == rows(tmp_path / "long")
     short, long = newest_state(tmp_path / "extended"), newest_state(tmp_path / "long")
     assert short.keys() == long.keys()
@@ -252,9 +253,9 @@ def test_an_extended_run_is_the_longer_run(tmp_path, log_every, sample_every):
 def test_resume_extends_the_run_it_names(tmp_path, completed, gan_train):
     run = shutil.copytree(completed, tmp_path / "run")
     done = gan_train(f"resume={run}", "trainer.steps=40")
-    assert done.returncode == cli.COMPLETED, done.stderr
+    assert done.returncode == Status.COMPLETED, done.stderr
     assert done.stdout.splitlines()[-1] == str(run)
-    assert train(tmp_path / "long", *TINY, "trainer.steps=40", "trainer.checkpoint_every=10") == cli.COMPLETED
+    assert train(tmp_path / "long", *TINY, "trainer.steps=40", "trainer.checkpoint_every=10") == Status.COMPLETED
     assert rows(run) == rows(tmp_path / "long")
     assert torch.equal(
         newest_state(run)["generator/layers.0.weight"],
@@ -267,7 +268,7 @@ def test_what_depends_on_the_length_cannot_be_extended(tmp_path, completed):
     with pytest.raises(UserError, match=r"trainer\.steps=10.*only be extended"):
         train(completed, *TINY, "trainer.steps=10", "trainer.checkpoint_every=10")
     run = tmp_path / "run"
-    assert train(run, *TINY, "trainer.steps=5", "optimizer.schedule=linear") == cli.COMPLETED
+    assert train(run, *TINY, "trainer.steps=5", "optimizer.schedule=linear") == Status.COMPLETED
     with pytest.raises(UserError, match=r"trainer\.steps=10: the linear schedule"):
         train(run, *TINY, "trainer.steps=10", "optimizer.schedule=linear")
 
@@ -284,7 +285,7 @@ def test_sigterm_interrupts_and_the_printed_command_goes_on(tmp_path, environmen
         time.sleep(0.002)
     process.terminate()  # perhaps before the first step
     out, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED, err
+    assert process.returncode == Status.INTERRUPTED, err
     assert "Traceback" not in err
     stopped = status(run)
     assert stopped["state"] == "interrupted"
@@ -297,7 +298,7 @@ def test_sigterm_interrupts_and_the_printed_command_goes_on(tmp_path, environmen
     done = subprocess.run([sys.executable, *words[1:]], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str(run)
     assert status(run)["state"] == "completed"
-    assert train(tmp_path / "whole", *overrides) == cli.COMPLETED
+    assert train(tmp_path / "whole", *overrides) == Status.COMPLETED
     assert_same_end(tmp_path / "whole", run)
 
 
@@ -313,10 +314,10 @@ def test_sigint_interrupts_at_any_step(tmp_path, intricate, uninterrupted):
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
-    assert process.exitcode == cli.INTERRUPTED
+    assert process.exitcode == Status.INTERRUPTED
     assert status(run)["state"] == "interrupted"
     assert status(run)["step"] == checkpoint.step_of(checkpoint.checkpoints(run / "checkpoints")[-1])
-    assert train(run, *intricate) == cli.COMPLETED
+    assert train(run, *intricate) == Status.COMPLETED
     assert_same_end(uninterrupted, run)
 
 
@@ -324,7 +325,7 @@ def test_a_second_signal_kills(tmp_path):
     ready = tmp_path / "ready"
 
     def never_ending_step() -> None:
-        from gan_runner.trainer import Trainer
+        from gan_runner.runs.trainer import Trainer
 
         def wait(self, *_):
             ready.touch()
@@ -347,7 +348,7 @@ def test_a_second_signal_kills(tmp_path):
 
 def test_a_completed_run_is_left_as_it_is(tmp_path, completed, capsys):
     before = contents(completed)
-    assert train(completed, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == cli.COMPLETED
+    assert train(completed, *TINY, "trainer.steps=20", "trainer.checkpoint_every=10") == Status.COMPLETED
     captured = capsys.readouterr()
     assert "is completed (20 steps) and left as it is" in captured.err
     assert captured.out.splitlines()[-1] == str(completed)
@@ -361,7 +362,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
     run = tmp_path / "run"
     overrides = (*TINY, "optimizer=sgd", "loss=wasserstein", "trainer.checkpoint_every=1", "trainer.log_every=1")
     huge = ("optimizer.generator.lr=1e6", "optimizer.discriminator.lr=1e6")
-    assert train(run, *overrides, *huge) == cli.DIVERGED
+    assert train(run, *overrides, *huge) == Status.DIVERGED
     assert status(run)["state"] == "diverged"
     assert re.search(r"error: diverged after step \d+: ", capsys.readouterr().err)
     state = newest_state(run)
@@ -373,7 +374,7 @@ def test_a_class_that_raises_fails_the_run(tmp_path, monkeypatch, capsys):
     from gan_runner.losses import NonSaturating
 
     monkeypatch.setattr(NonSaturating, "generator", lambda self, logits: 1 / 0)
-    assert train(tmp_path / "run", *TINY) == cli.FAILED
+    assert train(tmp_path / "run", *TINY) == Status.FAILED
     assert status(tmp_path / "run") == {
         "state": "failed",
         "step": 0,
@@ -388,7 +389,7 @@ class TestFullDisk:
 
     @pytest.fixture
     def whole(self, tmp_path):
-        assert train(tmp_path / "whole", *self.OVERRIDES) == cli.COMPLETED
+        assert train(tmp_path / "whole", *self.OVERRIDES) == Status.COMPLETED
         return tmp_path / "whole"
 
     @pytest.fixture
@@ -402,13 +403,13 @@ class TestFullDisk:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
     def goes_on(self, run, whole):
-        assert train(run, *self.OVERRIDES) == cli.COMPLETED
+        assert train(run, *self.OVERRIDES) == Status.COMPLETED
         assert_same_end(whole, run)
 
     def test_a_disk_that_fills_up(self, whole, small_disk, gan_train):
         run = small_disk / "run"
         failed = gan_train(*self.OVERRIDES, f"hydra.run.dir={run}")
-        assert failed.returncode == cli.FAILED
+        assert failed.returncode == Status.FAILED
         assert "warning: no checkpoint at step" in failed.stderr  # the first to fit no more, and can be done without
         assert "No space left on device" in failed.stderr
         assert "Traceback" not in failed.stderr
@@ -420,11 +421,11 @@ class TestFullDisk:
     def test_going_on_with_a_full_disk_harms_nothing(self, whole, small_disk):
         subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
         run, filler = small_disk / "run", small_disk / "filler"
-        assert train(run, *self.SCHEDULE, "trainer.steps=40") == cli.COMPLETED
+        assert train(run, *self.SCHEDULE, "trainer.steps=40") == Status.COMPLETED
         with filler.open("wb", buffering=0) as file:
             while file.write(bytes(4096)) == 4096 and os.statvfs(small_disk).f_bavail:
                 pass
-        assert train(run, *self.OVERRIDES) == cli.FAILED
+        assert train(run, *self.OVERRIDES) == Status.FAILED
         assert checkpoint.step_of(checkpoint.checkpoints(run / "checkpoints")[-1]) == 40
         filler.unlink()
         self.goes_on(run, whole)
@@ -437,7 +438,7 @@ class TestFullDisk:
 
         process = start(tmp_path / "run", *self.OVERRIDES, before=limit)
         process.join(60)
-        assert process.exitcode == cli.FAILED
+        assert process.exitcode == Status.FAILED
         failed = status(tmp_path / "run")
         assert failed["state"] == "failed"
         assert "File too large" in failed["message"]
@@ -450,7 +451,7 @@ class TestFullDisk:
 
 def test_fork_from_starts_a_new_run_from_the_weights(tmp_path, completed):
     fork = ("optimizer.generator.lr=0", "optimizer.discriminator.lr=0", f"fork_from={completed}")
-    assert train(tmp_path / "fork", *TINY, *fork, "trainer.steps=5") == cli.COMPLETED
+    assert train(tmp_path / "fork", *TINY, *fork, "trainer.steps=5") == Status.COMPLETED
     source, forked = newest_state(completed), newest_state(tmp_path / "fork")
     weights = [name for name in source if name.split("/")[0] in ("generator", "discriminator")]
     assert weights
@@ -461,7 +462,7 @@ def test_fork_from_starts_a_new_run_from_the_weights(tmp_path, completed):
 
 def test_fork_from_refuses_another_architecture(tmp_path, completed, capsys):
     fork = (f"fork_from={completed}", "architecture.generator.hidden=[8]")
-    assert train(tmp_path / "fork", *TINY, *fork) == cli.REFUSED
+    assert train(tmp_path / "fork", *TINY, *fork) == Status.REFUSED
     assert "its weights do not fit" in capsys.readouterr().err
     assert not (tmp_path / "fork").exists()
 
@@ -479,30 +480,30 @@ def test_data_may_move_but_not_change(tmp_path, images, capsys):
     shutil.copytree(images, moved)
     shutil.copytree(images, other)
     next(other.rglob("*.png")).unlink()
-    assert train(run, *INTRICATE, f"dataset.root={images}", "trainer.steps=10") == cli.COMPLETED
+    assert train(run, *INTRICATE, f"dataset.root={images}", "trainer.steps=10") == Status.COMPLETED
     before = contents(run)
-    assert train(run, *INTRICATE, f"dataset.root={other}", "trainer.steps=20") == cli.REFUSED
+    assert train(run, *INTRICATE, f"dataset.root={other}", "trainer.steps=20") == Status.REFUSED
     assert "dataset.root: these are other data" in capsys.readouterr().err
     assert contents(run) == before
-    assert train(run, *INTRICATE, f"dataset.root={moved}", "trainer.steps=20") == cli.COMPLETED
+    assert train(run, *INTRICATE, f"dataset.root={moved}", "trainer.steps=20") == Status.COMPLETED
     assert status(run)["step"] == 20
 
 
 def test_the_device_may_change(tmp_path, completed):
     run = shutil.copytree(completed, tmp_path / "run")
     extended = ("trainer.steps=25", "trainer.checkpoint_every=10", "device=data_parallel")
-    assert train(run, *TINY, *extended) == cli.COMPLETED
+    assert train(run, *TINY, *extended) == Status.COMPLETED
     assert status(run)["step"] == 25
 
 
 def test_a_directory_in_use_is_refused(tmp_path, completed, capsys):
-    from gan_runner.run_directory import RunDirectory
+    from gan_runner.runs.directory import RunDirectory
 
     run = shutil.copytree(completed, tmp_path / "run")
     held = RunDirectory(run)
     held.sign()
     before = contents(run)
-    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == cli.REFUSED
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
     assert f"in use by another run (process {os.getpid()})" in capsys.readouterr().err
     assert contents(run) == before
     held.release()

@@ -13,13 +13,13 @@ import torch
 import yaml
 from PIL import Image, ImageSequence
 
-from gan_runner import cli
-from gan_runner.checkpoint import load_newest
-from gan_runner.config import Latent
+from gan_runner.commands.sample import load_generator, spherical, way_through, write_samples
+from gan_runner.config import composition
+from gan_runner.config.schema import Latent
 from gan_runner.errors import UserError
 from gan_runner.networks import MLPGenerator
 from gan_runner.randomness import rng
-from gan_runner.sampling import load_generator, spherical, way_through, write_samples
+from gan_runner.runs.checkpoint import load_newest
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -34,7 +34,7 @@ def command(module: str, *words: str, cwd: Path) -> "subprocess.CompletedProcess
 
 def sample(*overrides: object) -> Path:
     """What `gan-sample` does with the overrides, in this process."""
-    return write_samples(cli.plain(cli.compose(["device=cpu", *map(str, overrides)], "sample")))
+    return write_samples(composition.plain(composition.compose(["device=cpu", *map(str, overrides)], "sample")))
 
 
 def samples(*overrides: object) -> np.ndarray:

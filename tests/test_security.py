@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 import yaml
 
-from gan_runner import checkpoint
-from gan_runner.config import refuse_foreign_targets
+from gan_runner.config.trust import refuse_foreign_targets
 from gan_runner.errors import UserError
+from gan_runner.runs import checkpoint
 from tests.training import TINY, train
 
 TEN_STEPS = (*TINY, "trainer.steps=10", "trainer.checkpoint_every=5")
@@ -140,11 +140,11 @@ FOREIGN = [
     "torch.nn..Linear",
     ".torch.nn.Linear",
     "torch.nnx.Linear",
-    "gan_runner.cli.sys.exit",
+    "gan_runner.config.schema.composition.sys.exit",
     "gan_runner.train.main",
-    "gan_runner.run_directory.RunDirectory",
-    "gan_runner.logger.Logger",
-    "gan_runner.checkpoint.write_atomically",
+    "gan_runner.runs.directory.RunDirectory",
+    "gan_runner.runs.logger.Logger",
+    "gan_runner.runs.checkpoint.write_atomically",
     "gan_runner.networks.layers.torch.load",
     "gan_runner.networks.os",
     "my_package.Loss",

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-from gan_runner import cli
+from gan_runner.commands.status import Status
 from tests.training import last_step, rows, start, train
 
 OVERRIDES = (
@@ -40,8 +40,8 @@ def run(tmp_path_factory):
             time.sleep(0.001)
         process.kill()
         process.join()
-    assert train(run, *OVERRIDES) == cli.COMPLETED
-    assert train(run, *OVERRIDES, "trainer.steps=150") == cli.COMPLETED
+    assert train(run, *OVERRIDES) == Status.COMPLETED
+    assert train(run, *OVERRIDES, "trainer.steps=150") == Status.COMPLETED
     assert len(list(run.glob("events.out.tfevents.*"))) == 4
     return run
 

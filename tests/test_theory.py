@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_runner import cli, theory
+from gan_runner.commands.status import Status
 from gan_runner.datasets import Gaussian1D
+from gan_runner.observers import theory
 from tests.training import rows, status, train
 
 
@@ -48,7 +49,9 @@ def test_one_stray_sample_does_not_hide_the_others():
 def test_a_gap_that_is_no_number_is_left_out_until_the_losses_tell(tmp_path):
     words = ("experiment=theory_1d", "trainer.batch_size=64", "trainer.discriminator_steps=1", "device=cpu")
     every = ("trainer.log_every=50", "trainer.sample_every=5", "trainer.evaluate_every=200", "doctor=none")
-    assert train(tmp_path / "run", *words, *every, "optimizer=sgd", "optimizer.discriminator.lr=1e38") == cli.DIVERGED
+    assert (
+        train(tmp_path / "run", *words, *every, "optimizer=sgd", "optimizer.discriminator.lr=1e38") == Status.DIVERGED
+    )
     assert "loss/discriminator is nan" in status(tmp_path / "run")["message"]
     assert not any("theory/discriminator_gap" in row for row in rows(tmp_path / "run"))
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()

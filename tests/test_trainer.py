@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_runner import cli
-from gan_runner.build import build_dataset
-from gan_runner.config import Config, check
-from gan_runner.devices import Ranks
-from gan_runner.optimization import learning_rate_factor
+from gan_runner.commands.status import Status
+from gan_runner.config import composition
+from gan_runner.config.components import check
+from gan_runner.config.schema import Config
+from gan_runner.machine.devices import Ranks
 from gan_runner.randomness import rng
-from gan_runner.trainer import Trainer
+from gan_runner.runs.building import build_dataset
+from gan_runner.runs.optimization import learning_rate_factor
+from gan_runner.runs.trainer import Trainer
 from tests.training import newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.
@@ -49,7 +51,7 @@ def one_thread():
 
 
 def config_of(*overrides: str) -> Config:
-    return check(cli.plain(cli.compose(overrides, "train")))
+    return check(composition.plain(composition.compose(overrides, "train"))).config
 
 
 class ByHand:
@@ -149,7 +151,7 @@ class ByHand:
 def test_it_is_the_algorithm(tmp_path, options):
     words = (*OVERRIDES, f"trainer.steps={STEPS}", *options)
     hand = ByHand(config_of(*words))
-    assert train(tmp_path / "run", *words) == cli.COMPLETED
+    assert train(tmp_path / "run", *words) == Status.COMPLETED
     state = newest_state(tmp_path / "run")
     for name in ("generator", "discriminator"):
         for key, expected in getattr(hand, name).state_dict().items():
@@ -182,7 +184,7 @@ def test_the_noise_of_each_update_is_its_own(tmp_path):
         for count in (1, 2):
             run = tmp_path / f"{noise}{count}"
             choice = (f"trainer.generator_noise={noise}", f"trainer.discriminator_steps={count}")
-            assert train(run, *OVERRIDES, "trainer.steps=1", *choice) == cli.COMPLETED
+            assert train(run, *OVERRIDES, "trainer.steps=1", *choice) == Status.COMPLETED
             ends.add(newest_state(run)["generator/layers.0.weight"].sum().item())
     assert len(ends) == 4
 
@@ -208,7 +210,7 @@ def test_the_clip_is_to_the_norm_of_a_whole_network(tmp_path):
     words = (*OVERRIDES, "trainer.steps=1", *clip)
     config = config_of(*words)
     before = Trainer(config, build_dataset(config), Ranks()).generator
-    assert train(tmp_path / "run", *words) == cli.COMPLETED
+    assert train(tmp_path / "run", *words) == Status.COMPLETED
     after = newest_state(tmp_path / "run")
     moved = [(after[f"generator/{key}"] - p).flatten() for key, p in before.named_parameters()]
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -236,7 +238,7 @@ def test_a_step_that_logs_nothing_waits_for_nothing(tmp_path, monkeypatch):
     counts = []
     for steps in (2, 30):
         calls = 0
-        assert train(tmp_path / str(steps), *OVERRIDES, *rare, f"trainer.steps={steps}") == cli.COMPLETED
+        assert train(tmp_path / str(steps), *OVERRIDES, *rare, f"trainer.steps={steps}") == Status.COMPLETED
         counts.append(calls)
     assert 0 < counts[0] == counts[1]
 
@@ -244,7 +246,7 @@ def test_a_step_that_logs_nothing_waits_for_nothing(tmp_path, monkeypatch):
 def test_bf16_keeps_its_weights_in_fp32(tmp_path):
     words = (*OVERRIDES, *GENTLE, "regularizer=gradient_penalty", "trainer.log_every=1", "trainer.steps=5")
     for precision in ("fp32", "bf16"):
-        assert train(tmp_path / precision, *words, f"trainer.precision={precision}") == cli.COMPLETED
+        assert train(tmp_path / precision, *words, f"trainer.precision={precision}") == Status.COMPLETED
     state = newest_state(tmp_path / "bf16")
     assert {v.dtype for v in state.values() if isinstance(v, torch.Tensor) and v.is_floating_point()} == {torch.float32}
     exact, rounded = rows(tmp_path / "fp32")[0], rows(tmp_path / "bf16")[0]
@@ -263,13 +265,13 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(tmp_path):
         "doctor=none",
     )
     for choice in ("false", "true"):
-        assert train(tmp_path / choice, *words, f"trainer.compile={choice}") == cli.COMPLETED
+        assert train(tmp_path / choice, *words, f"trainer.compile={choice}") == Status.COMPLETED
     for eager, compiled in zip(rows(tmp_path / "false"), rows(tmp_path / "true"), strict=True):
         assert compiled == pytest.approx(eager, abs=1e-4, rel=1e-4)
     assert newest_state(tmp_path / "true").keys() == newest_state(tmp_path / "false").keys()
 
 
 def test_batch_norm_over_a_single_sample_is_refused_before_anything_is_written(tmp_path, capsys):
-    assert train(tmp_path / "run", *OVERRIDES, "trainer.batch_size=1") == cli.REFUSED
+    assert train(tmp_path / "run", *OVERRIDES, "trainer.batch_size=1") == Status.REFUSED
     assert "error: architecture.generator: cannot take a batch of shape 1 × 8" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

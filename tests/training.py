@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gan_runner import checkpoint, cli
+from gan_runner.commands.status import Outcome
+from gan_runner.config import composition
+from gan_runner.runs import checkpoint
 from gan_runner.train import train as gan_train
 
 # Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, a lazy penalty.
@@ -62,11 +64,11 @@ def train(directory: Path, *overrides: str) -> int:
     return outcome(directory, *overrides).status
 
 
-def outcome(directory: Path, *overrides: str) -> cli.Outcome:
+def outcome(directory: Path, *overrides: str) -> Outcome:
     """How that command ends, for who calls it from Python."""
     words = [f"hydra.run.dir={directory}", *overrides]
-    config = cli.compose(words, "train")
-    return gan_train(cli.Request(cli.plain(config), cli.parse(words), directory, named=True))
+    config = composition.compose(words, "train")
+    return gan_train(composition.Request(composition.plain(config), composition.parse(words), directory, named=True))
 
 
 def start(directory: Path, *overrides: str, before: Callable[[], object] = lambda: None) -> BaseProcess:

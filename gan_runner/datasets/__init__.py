@@ -1,6 +1,6 @@
 """What a GAN is trained on: each dataset is a class here and a YAML in conf/dataset."""
 
-from gan_runner.datasets.base import ArrayDataset, Dataset, Distribution, Range
+from gan_runner.datasets.base import ArrayDataset, DataFacts, Dataset, Distribution, Range
 from gan_runner.datasets.celeba import CelebA
 from gan_runner.datasets.images import Images
 from gan_runner.datasets.mnist import MNIST, StackedMNIST
@@ -10,6 +10,7 @@ __all__ = [
     "MNIST",
     "ArrayDataset",
     "CelebA",
+    "DataFacts",
     "Dataset",
     "Distribution",
     "Gaussian1D",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from gan_runner.errors import UserError
@@ -172,3 +172,30 @@ class Distribution(Dataset):
         """SHA-256 (hex) of the class's name and its attributes."""
         facts = json.dumps([type(self).__qualname__, vars(self)], sort_keys=True, default=lambda value: value.tolist())
         return hashlib.sha256(facts.encode()).hexdigest()
+
+
+class DataFacts(BaseModel):
+    """What networks must know of the data; kept in manifest.json, so that sampling needs no dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape: tuple[int, ...]  # (C, H, W) for images, (D,) for vectors
+    value_range: tuple[float, float] | None  # of the values that the networks see; None: unbounded
+    num_classes: int  # 0: unlabelled
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataFacts":
+        """The facts of a dataset."""
+        return cls(shape=dataset.shape, value_range=dataset.value_range, num_classes=dataset.num_classes)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether samples are (C, H, W) with one or three channels."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+    def in_data_units(self, samples: Tensor) -> Tensor:
+        """Samples as the data's owner knows them: images in [0, 1] whatever the networks use, vectors as they are."""
+        if not self.is_image or self.value_range is None:
+            return samples.float()
+        low, high = self.value_range
+        return ((samples.float() - low) / (high - low)).clamp(0, 1)

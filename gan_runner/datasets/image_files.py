@@ -19,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner.errors import UserError
-from gan_runner.places import cache_folder
+from gan_runner.paths import cache_folder
 
 Size = PositiveInt | tuple[PositiveInt, PositiveInt] | None  # a square's side, [height, width], or None: as it is
 Crop = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None  # top, bottom, left, right

@@ -8,14 +8,7 @@ from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Need, Rows, 
 from gan_runner.metrics.classes import ClassBalance, LabelAccuracy, StackedModes
 from gan_runner.metrics.moments import FID, KID
 from gan_runner.metrics.neighbours import BirthdayParadox, DensityCoverage, NearestNeighbours, PrecisionRecall
-from gan_runner.metrics.truth import (
-    JensenShannon,
-    ModeCoverage,
-    PatternError,
-    jensen_shannon,
-    masses,
-    pattern_error,
-)
+from gan_runner.metrics.truth import JensenShannon, ModeCoverage, PatternError, jensen_shannon, masses, pattern_error
 
 __all__ = [
     "FID",

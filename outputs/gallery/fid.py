@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from gan_runner.datasets import MNIST
-from gan_runner.extractors import find_extractor
+from gan_runner.evaluation.extractors import find_extractor
 from gan_runner.metrics import FID, Samples
 
 N = 10_000

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner import pictures
-from gan_runner.build import evaluated
 from gan_runner.datasets import Gaussian1D
 from gan_runner.metrics import masses
+from gan_runner.networks.running import evaluated
 
 SAMPLES = 1_000_000
 BINS = 200

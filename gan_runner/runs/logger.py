@@ -13,8 +13,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary as summaries
 
-from gan_runner.checkpoint import write_atomically
 from gan_runner.errors import UserError
+from gan_runner.paths import write_atomically
 
 Row = dict[str, Any]
 

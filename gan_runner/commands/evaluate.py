@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from gan_runner import cli, pictures
-from gan_runner.build import build_dataset
-from gan_runner.config import Device, Section, check, validate
+from gan_runner import pictures
+from gan_runner.commands.sample import Checkpoint, find_device, load_generator
+from gan_runner.commands.status import Status
+from gan_runner.config.components import check
+from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import rounded, say
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Evaluation, Report
-from gan_runner.manifest import Manifest
-from gan_runner.run_directory import RunDirectory, read_json, read_run
-from gan_runner.sampling import Checkpoint, find_device, load_generator
+from gan_runner.evaluation.evaluation import Evaluation, Report
+from gan_runner.runs.building import build_dataset
+from gan_runner.runs.directory import RunDirectory, read_json, read_run
+from gan_runner.runs.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +67,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         report = evaluate_run(Path(settings.run).expanduser(), settings, device)
         show(table_of_one(report))
         print(settings.run)
-        return cli.FAILED if report.failures else cli.COMPLETED
+        return Status.FAILED if report.failures else Status.COMPLETED
     reports: dict[str, Report | None] = {}
     for path in find_runs([settings.runs] if isinstance(settings.runs, str) else settings.runs or []):
         try:
@@ -75,7 +77,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
             reports[str(path)] = None
     show(table_of_several(reports))
     failed = any(report is None or report.failures for report in reports.values())
-    return cli.FAILED if failed else cli.COMPLETED
+    return Status.FAILED if failed else Status.COMPLETED
 
 
 def find_runs(folders: Sequence[str]) -> list[Path]:
@@ -111,7 +113,7 @@ def _evaluate(directory: RunDirectory, stored: dict[str, Any], settings: Evaluat
         stored["dataset"] |= {"root": settings.dataset.root}
     stored["evaluation"] |= {k: v for k, v in settings.evaluation.model_dump().items() if v is not None}
     try:
-        config = check(stored)
+        config = check(stored).config
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     generator = load_generator(path, settings.trust, device, settings.checkpoint)

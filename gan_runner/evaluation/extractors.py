@@ -12,12 +12,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from gan_runner.checkpoint import all_finite, parse
-from gan_runner.config import Section, validate
+from gan_runner.config.schema import Section, validate
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
 from gan_runner.metrics import Extractor, Need
-from gan_runner.places import cache_folder
+from gan_runner.paths import cache_folder
+from gan_runner.runs.checkpoint import all_finite, parse
 
 # Made on one thread (OMP_NUM_THREADS=1, torch 2.14, AVX-512); right on 99.54 % of MNIST's 10,000 test images:
 #   gan-classifier dataset=mnist name=digits out=gan_runner/weights/digits.safetensors

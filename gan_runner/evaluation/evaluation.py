@@ -16,16 +16,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gan_runner.build import Facts, draw_latent
-from gan_runner.checkpoint import write_atomically
-from gan_runner.config import Config, find_component
+from gan_runner.batches import draw_latent
+from gan_runner.config.components import find_component
+from gan_runner.config.schema import Config
 from gan_runner.console import Progress, rounded, say
-from gan_runner.datasets import ArrayDataset, Dataset
+from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.errors import UserError, did_you_mean
-from gan_runner.extractors import find_extractor, how_to_make
+from gan_runner.evaluation.extractors import find_extractor, how_to_make
 from gan_runner.metrics import Extractor, Goal, Metric, Need, Rows, Samples, Stored
+from gan_runner.paths import cache_folder, write_atomically
 from gan_runner.pictures import Picture, beside
-from gan_runner.places import cache_folder
 from gan_runner.randomness import rng
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU
@@ -90,7 +90,7 @@ class Evaluation:
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
         self.dataset = dataset
         self._config = config
-        self._facts = Facts.of(dataset)
+        self._facts = DataFacts.of(dataset)
         self.extractor: Extractor | None = None
         self._first = cache(lambda side, count: side[:count])
         self._perfect: dict[str, dict[str, float]] = {}

@@ -12,22 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from gan_runner import checkpoint, pictures, theory
-from gan_runner.build import Facts, Parts, apply, build_parts, draw_latent, evaluated
-from gan_runner.config import Config
+from gan_runner import pictures
+from gan_runner.batches import draw_latent
+from gan_runner.config.schema import Config
 from gan_runner.console import Progress, in_short, say
-from gan_runner.datasets import Dataset, Gaussian1D
-from gan_runner.devices import Ranks, peak_memory
-from gan_runner.doctor import Doctor
+from gan_runner.datasets import DataFacts, Dataset, Gaussian1D
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Evaluation, Report, choose_objective
-from gan_runner.logger import Logger, Row
+from gan_runner.evaluation.evaluation import Evaluation, Report, choose_objective
+from gan_runner.health.doctor import Doctor
+from gan_runner.health.rules import Case, Finding
+from gan_runner.machine.devices import Ranks, peak_memory
 from gan_runner.metrics import Goal
-from gan_runner.objectives import DiscriminatorObjective, GeneratorObjective
-from gan_runner.optimization import MovingAverage, lay_out, learning_rate_factor
+from gan_runner.networks.running import apply, evaluated
+from gan_runner.observers import theory
 from gan_runner.randomness import derive, rng
-from gan_runner.run_directory import RunDirectory
-from gan_runner.signs import Case, Finding
+from gan_runner.runs import checkpoint
+from gan_runner.runs.building import Parts, build_parts
+from gan_runner.runs.directory import RunDirectory
+from gan_runner.runs.logger import Logger, Row
+from gan_runner.runs.objectives import DiscriminatorObjective, GeneratorObjective
+from gan_runner.runs.optimization import MovingAverage, lay_out, learning_rate_factor
 
 
 class Diverged(Exception):
@@ -50,7 +54,7 @@ class Trainer:
         self.config = config
         self.settings = config.trainer
         self.dataset = dataset
-        self.facts = Facts.of(dataset)
+        self.facts = DataFacts.of(dataset)
         self.ranks = ranks
         self.conditional = config.architecture.conditional
 

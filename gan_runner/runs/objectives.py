@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.build import Parts, apply
-from gan_runner.config import Trainer as Settings
+from gan_runner.config.schema import Trainer as Settings
+from gan_runner.networks.running import apply
 from gan_runner.regularizers import Batch
+from gan_runner.runs.building import Parts
 
 
 class Objective(nn.Module):

@@ -12,28 +12,33 @@ from typing import Any
 
 import torch
 
-from gan_runner import cli, pictures
-from gan_runner.build import Facts, build_dataset, draw_latent
-from gan_runner.checkpoint import load_newest
-from gan_runner.config import Config, check, find_targets
+from gan_runner import pictures
+from gan_runner.batches import draw_latent
+from gan_runner.commands.status import Status
+from gan_runner.config import composition
+from gan_runner.config.components import check, find_targets
+from gan_runner.config.schema import Config
 from gan_runner.console import rounded, say
-from gan_runner.datasets import Dataset
-from gan_runner.devices import Ranks, peak_memory, under_torchrun
+from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.evaluation import Evaluation, Figure
-from gan_runner.logger import Logger, Row, read_metrics
-from gan_runner.manifest import Manifest, environment
+from gan_runner.evaluation.evaluation import Evaluation, Figure
+from gan_runner.machine.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.randomness import rng
-from gan_runner.run_directory import Plan, RunDirectory, read_json, read_run
-from gan_runner.summary import memory, parameter_count, summarize
-from gan_runner.trainer import Diverged, Interrupted, Trainer
+from gan_runner.runs.building import build_dataset
+from gan_runner.runs.checkpoint import load_newest
+from gan_runner.runs.directory import RunDirectory, read_json, read_run
+from gan_runner.runs.logger import Logger, Row, read_metrics
+from gan_runner.runs.manifest import Manifest, environment
+from gan_runner.runs.plan import Plan
+from gan_runner.runs.summary import memory, parameter_count, summarize
+from gan_runner.runs.trainer import Diverged, Interrupted, Trainer
 
 SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
-STATES = {
-    cli.COMPLETED: "completed",
-    cli.FAILED: "failed",
-    cli.DIVERGED: "diverged",
-    cli.INTERRUPTED: "interrupted",
+STATES: dict[int, str] = {
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+    Status.DIVERGED: "diverged",
+    Status.INTERRUPTED: "interrupted",
 }
 
 
@@ -42,13 +47,13 @@ def work(planned: Plan, ranks: Ranks | None = None) -> int:
     ranks = ranks or Ranks()
     directory = None
     try:
-        config = check(planned.plain)
+        config = check(planned.plain).config
         ranks.place(config.device)
 
         # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
         if planned.continues:
             if ranks.on_main(already_completed, planned.path, config):
-                return cli.COMPLETED
+                return Status.COMPLETED
             directory = ranks.main_alone(RunDirectory, planned.path)
         dataset = ranks.main_first(lambda: prepare_dataset(config, ranks))
         trainer = Trainer(config, dataset, ranks)
@@ -65,15 +70,15 @@ def work(planned: Plan, ranks: Ranks | None = None) -> int:
             return Record(directory, trainer, planned, fingerprint).keep(summary)
     except UserError as error:
         say(f"error: {error}")
-        return cli.REFUSED
+        return Status.REFUSED
     except OSError as error:  # a full disk, most likely
         say(f"error: {error}")
-        return cli.FAILED
+        return Status.FAILED
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
-        say(f"error: this does not fit into memory: {cli.one_line(error)}")
-        return cli.REFUSED
+        say(f"error: this does not fit into memory: {composition.one_line(error)}")
+        return Status.REFUSED
     finally:
         if directory is not None:
             directory.release()
@@ -201,7 +206,7 @@ class Record:
         (path / "summary.txt").write_text(summary + "\n")
         skipped = trainer.dataset.skipped
         manifest = environment(trainer.ranks.device, trainer.ranks.size) | {
-            "data": Facts.of(trainer.dataset).model_dump()
+            "data": DataFacts.of(trainer.dataset).model_dump()
             | {"fingerprint": self.fingerprint, "skipped": len(skipped), "skipped_files": skipped},
             "parameters": {
                 "generator": parameter_count(trainer.generator),
@@ -219,7 +224,7 @@ class Record:
         manifest["memory_mib"] = memory(trainer.parts) | {"peak": peak_memory(trainer.ranks.device) / 2**20}
         try:
             self.directory.write_json("manifest.json", manifest)
-            if status != cli.FAILED:  # what failed may be the disk, or the loss whose reference values are drawn
+            if status != Status.FAILED:  # what failed may be the disk, or the loss whose reference values are drawn
                 self.draw_charts(logger)
         except OSError as error:
             say(f"warning: {error}")
@@ -258,7 +263,7 @@ class Record:
         print(f"  {'memory (MiB)':28} {sizes}")
         if self.trainer.doctor is not None:
             print(f"  {'health':28} {self.trainer.doctor.report()['verdict']}")
-        if status == cli.INTERRUPTED:
+        if status == Status.INTERRUPTED:
             print(f"go on with: python -m gan_runner.train {self.resume_command()}")
         print(self.directory.path, flush=True)
 
@@ -280,15 +285,15 @@ def _context(figure: Figure | None) -> str:
 
 def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None) -> int:
     """Runs the loop; whatever ends it becomes an exit status and, on the main process, status.json."""
-    status, message = cli.COMPLETED, None
+    status, message = Status.COMPLETED, None
     try:
         trainer.fit(directory, logger)
     except Interrupted:
-        status = cli.INTERRUPTED
+        status = Status.INTERRUPTED
     except Diverged as error:
-        status, message = cli.DIVERGED, f"after step {trainer.step}: {error}"
+        status, message = Status.DIVERGED, f"after step {trainer.step}: {error}"
     except Exception as error:
-        status, message = cli.FAILED, f"after step {trainer.step}: {cli.one_line(error)}"
+        status, message = Status.FAILED, f"after step {trainer.step}: {composition.one_line(error)}"
         if not isinstance(error, OSError):  # a disk is the user's; anything else is ours, or the user's own class
             traceback.print_exc()
     if message is not None:
@@ -298,5 +303,5 @@ def fit(trainer: Trainer, directory: RunDirectory | None, logger: Logger | None)
             directory.write_json("status.json", {"state": STATES[status], "step": trainer.step, "message": message})
         except OSError as error:
             say(f"warning: {error}")
-            status = status or cli.FAILED
+            status = status or Status.FAILED
     return status

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gan_runner.config import Device
+from gan_runner.config.schema import Device
 from gan_runner.console import say
 from gan_runner.errors import UserError
 

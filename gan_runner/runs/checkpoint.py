@@ -6,7 +6,6 @@ convention of torch.hub), so that one rename publishes a checkpoint together wit
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,29 +15,11 @@ import safetensors.torch
 from torch import Tensor
 
 from gan_runner.errors import UserError
+from gan_runner.paths import write_atomically
 
 _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 State = dict[str, Any]
-
-
-def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Writes a file, given whole or in parts, that is either the old or all of the new, whenever the machine stops."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk needs the room
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -16,14 +16,18 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from gan_runner import pictures
-from gan_runner.build import Facts, apply, build_generator, draw_latent, labels_wanted
-from gan_runner.checkpoint import all_finite, parse, write_atomically
-from gan_runner.config import Config, Device, Latent, Section, validate
+from gan_runner.batches import draw_latent
+from gan_runner.config.schema import Config, Device, Latent, Section, validate
+from gan_runner.datasets import DataFacts
 from gan_runner.datasets.base import Folder
-from gan_runner.devices import Ranks, check_device
 from gan_runner.errors import UserError
+from gan_runner.machine.devices import Ranks, check_device
+from gan_runner.networks.running import apply
+from gan_runner.paths import write_atomically
 from gan_runner.randomness import rng
-from gan_runner.run_directory import read_json, read_run
+from gan_runner.runs.building import build_generator, labels_wanted
+from gan_runner.runs.checkpoint import all_finite, parse
+from gan_runner.runs.directory import read_json, read_run
 
 _CHUNK = 64  # latents drawn and used at once, whatever is asked for, so that no sample depends on the count
 _GRID_LIMIT = 1024  # samples in grid.png
@@ -55,7 +59,7 @@ class TrainedGenerator:
 
     network: nn.Module
     latent: Latent
-    facts: Facts
+    facts: DataFacts
     num_classes: int  # that it is conditioned on, 0: none
     device: torch.device
     step: int  # how long it was trained
@@ -129,8 +133,8 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
         raise UserError(f"{run / 'config.yaml'}: {error}") from error
     data = read_json(manifest).get("data", {})
     if isinstance(data, dict):
-        data = {key: value for key, value in data.items() if key in Facts.model_fields}
-    facts = validate(Facts, data, f"{manifest}: data")
+        data = {key: value for key, value in data.items() if key in DataFacts.model_fields}
+    facts = validate(DataFacts, data, f"{manifest}: data")
     if not weights.is_file():
         missing = (
             "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"

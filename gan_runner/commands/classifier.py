@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from pydantic import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from gan_runner.build import Facts
-from gan_runner.checkpoint import all_finite, dump, write_atomically
-from gan_runner.config import Device, Section, component, validate
+from gan_runner.commands.sample import find_device
+from gan_runner.config.components import component
+from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import Progress, in_short, say
-from gan_runner.datasets import ArrayDataset, Dataset
+from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.extractors import SMALLEST_SIDE, About, Network, cached
+from gan_runner.evaluation.extractors import SMALLEST_SIDE, About, Network, cached
+from gan_runner.paths import write_atomically
 from gan_runner.randomness import derive, rng
-from gan_runner.sampling import find_device
+from gan_runner.runs.checkpoint import all_finite, dump
 
 _SHOWN_EVERY = 20  # steps
 _CHUNK = 500  # test images at once
@@ -88,7 +89,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
 def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
     """The dataset that `node` describes; UserError where there is nothing to tell apart, or no images to look at."""
     dataset = component("dataset", node, Dataset).build()
-    images = isinstance(dataset, ArrayDataset) and Facts.of(dataset).is_image
+    images = isinstance(dataset, ArrayDataset) and DataFacts.of(dataset).is_image
     if not images or min(dataset.shape[1:]) < SMALLEST_SIDE:
         raise UserError(
             f"dataset: found samples of the shape {dataset.shape}; a classifier needs a finite number of grey or "
@@ -115,7 +116,7 @@ def refuse_place(out: Path) -> None:
 def fit(dataset: ArrayDataset, rows: Tensor, settings: Training, device: torch.device) -> Network:
     """A network trained on those `rows` of the dataset: on one machine's CPU, a function of its arguments alone."""
     torch.manual_seed(derive(settings.seed, "classifier"))
-    facts, steps, size = Facts.of(dataset), settings.steps, settings.batch_size
+    facts, steps, size = DataFacts.of(dataset), settings.steps, settings.batch_size
     network = Network(facts.shape, dataset.num_classes, settings.width).to(device)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -160,6 +161,6 @@ def accuracy(network: Network, dataset: ArrayDataset, rows: Tensor, device: torc
     for chunk in rows.split(_CHUNK):
         images, labels = dataset[chunk]
         assert labels is not None
-        _, logits = network(Facts.of(dataset).in_data_units(images).to(device))
+        _, logits = network(DataFacts.of(dataset).in_data_units(images).to(device))
         right += int((logits.argmax(1).cpu() == labels).sum())
     return right / len(rows)

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from gan_runner.build import Parts
-from gan_runner.config import FINDINGS, Config
+from gan_runner.config.schema import FINDINGS, Config
 from gan_runner.datasets import Dataset
-from gan_runner.logger import Row
 from gan_runner.losses import Minimax
-from gan_runner.places import CONF
+from gan_runner.paths import CONF
+from gan_runner.runs.building import Parts
+from gan_runner.runs.logger import Row
 
 A_LOOK = "health/dead_units_discriminator"  # stands in the row of each look, and in no other
 BEGINNING = 5  # logged steps that are the beginning of a run

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.build import Parts, apply
 from gan_runner.errors import UserError
+from gan_runner.networks.running import apply
+from gan_runner.runs.building import Parts
 
 Line = tuple[str, str, str, int]  # network, layer, output shape, parameters
 

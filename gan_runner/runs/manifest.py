@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 from gan_runner import __version__
-from gan_runner.config import validate
-from gan_runner.run_directory import read_json
+from gan_runner.config.schema import validate
+from gan_runner.runs.directory import read_json
 
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "numpy", "safetensors")
 

@@ -1,21 +1,16 @@
-"""The command line: what Hydra's own entry point does, with a user's mistakes told in one line and exit status 2.
+"""Composing a configuration with Hydra, with a user's mistakes told in one line. Hydra's internals are used here alone.
 
 Hydra makes a job's directory before the job can refuse its configuration, and ends in a traceback for some mistakes
-in it; so a plain run is composed here, and everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra.
-Nothing here imports torch: `--help` answers at once.
+in it; so a plain run is composed here. Nothing here imports torch: `--help` answers at once.
 """
 
-import os
+import argparse
 import re
-import shutil
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
@@ -30,11 +25,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.console import say
-from gan_runner.errors import UserError, did_you_mean
-from gan_runner.places import CONF
-
-COMPLETED, FAILED, REFUSED, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 75
+from gan_runner.errors import UserError, did_you_mean, one_line
+from gan_runner.paths import CONF
 
 
 @dataclass(frozen=True)
@@ -52,49 +44,9 @@ class Request:
         return {override.key_or_group: override.value() for override in self.overrides}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    status: int
-    objective: float | None = None  # what a sweep optimizes: NaN where it is undefined, None where there is none
-
-
-Command = Callable[[Request], Outcome]
-
-
-def run(command: Command, config_name: str) -> None:
-    """Runs `command` on what the command line composes, and exits with its status."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own classes are found here, however we were started
-    arguments = get_args_parser().parse_args()
-    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
-    try:
-        if any(getattr(arguments, option, None) for option in hydra_does):
-            if arguments.resolve:  # where Hydra would end in a traceback
-                plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
-            if arguments.multirun:
-                compose_jobs(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
-            sys.exit(_leave_to_hydra(command, config_name))
-        config_name = arguments.config_name or config_name
-        overrides = parse(arguments.overrides)
-        # What is typed beside `resume` belongs to that run's configuration, whose keys the defaults may not have.
-        resumes = any(o.key_or_group == "resume" and o.value() is not None for o in overrides)
-        composed = [o for o in overrides if not (resumes and "." in o.key_or_group) or o.key_or_group[:6] == "hydra."]
-        config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
-        if config.hydra.mode == RunMode.MULTIRUN:
-            sys.exit(_leave_to_hydra(command, config_name))
-        named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
-        directory = Path(config.hydra.run.dir).expanduser()
-        status = command(Request(plain(config), overrides, directory, named)).status
-    except UserError as error:
-        say(f"error: {error}")
-        status = REFUSED
-    except KeyboardInterrupt:  # before the training began, or a second Ctrl-C
-        status = 128 + signal.SIGINT
-    except BrokenPipeError:  # of `--help | head`; what Python still holds for it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
-    sys.exit(status)
+def parse_arguments() -> argparse.Namespace:
+    """The command line as Hydra splits it: overrides, and options such as `--config-dir`."""
+    return get_args_parser().parse_args()
 
 
 def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Override]:
@@ -110,42 +62,6 @@ def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Overrid
                 f"its own: {override.partition('=')[0]}='\"…\"'"
             ) from error
     return parsed
-
-
-def _leave_to_hydra(command: Command, config_name: str) -> int:
-    """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
-    statuses, sweeps = list[int](), set[Path]()
-
-    def job(config: DictConfig) -> float | None:
-        runtime = HydraConfig.get()
-        directory = Path(runtime.runtime.output_dir)
-        try:
-            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
-        except UserError as error:
-            say(f"error: {error}")
-            outcome = Outcome(REFUSED)
-        status = outcome.status
-        if status == REFUSED and directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()  # Hydra made it before the job could refuse
-            sweeps.add(directory.parent)
-        statuses.append(status)
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt  # the signal was meant for the sweep
-        return outcome.objective
-
-    GlobalHydra.instance().clear()  # where hydra.mode=MULTIRUN has been composed to be found
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except SystemExit as stop:
-        return REFUSED if stop.code and not statuses else int(stop.code or 0)
-    if statuses and all(status == REFUSED for status in statuses):
-        for sweep in sweeps:
-            if {path.name for path in sweep.iterdir()} <= {"multirun.yaml"}:
-                shutil.rmtree(sweep)
-        return REFUSED
-    return FAILED if any(statuses) else COMPLETED
 
 
 def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
@@ -246,9 +162,3 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
     if name in node:
         return one_line(error)
     return f"{key}: no such key; {did_you_mean(name, [k for k in node if k != '_target_'])}"
-
-
-def one_line(error: Exception) -> str:
-    """The first sentence of a library's message, with what follows it folded into one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))

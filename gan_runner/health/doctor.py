@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.build import apply, draw_latent, evaluated
-from gan_runner.config import FINDINGS
+from gan_runner.batches import draw_latent
+from gan_runner.config.schema import FINDINGS
 from gan_runner.datasets import ArrayDataset, Dataset
-from gan_runner.logger import Row
+from gan_runner.health.rules import A_LOOK, BECAUSE_OF, WEIGHTED, Case, Finding, diagnose
 from gan_runner.metrics.neighbours import nearest, usual_distances
+from gan_runner.networks.running import apply, evaluated
 from gan_runner.randomness import rng
-from gan_runner.signs import A_LOOK, BECAUSE_OF, WEIGHTED, Case, Finding, diagnose
+from gan_runner.runs.logger import Row
 
 DIRECTIONS = 10  # principal components of the data along which diversity is measured: beyond them lies mostly grain
 NEIGHBOURS = 5

@@ -1,0 +1,97 @@
+"""The command line: what Hydra's own entry point does, but a user's mistake is one line and exit status 2.
+
+A plain run is composed here; everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra. Nothing here
+imports torch: `--help` answers at once.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gan_runner.commands.status import Outcome, Status
+from gan_runner.config.composition import Request, compose, compose_jobs, parse, parse_arguments, plain
+from gan_runner.console import say
+from gan_runner.errors import UserError
+from gan_runner.paths import CONF
+
+Command = Callable[[Request], Outcome]
+
+
+def run(command: Command, config_name: str) -> None:
+    """Runs `command` on what the command line composes, and exits with its status."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own classes are found here, however we were started
+    arguments = parse_arguments()
+    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
+    status: int
+    try:
+        if any(getattr(arguments, option, None) for option in hydra_does):
+            if arguments.resolve:  # where Hydra would end in a traceback
+                plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
+            if arguments.multirun:
+                compose_jobs(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
+            sys.exit(_leave_to_hydra(command, config_name))
+        config_name = arguments.config_name or config_name
+        overrides = parse(arguments.overrides)
+        # What is typed beside `resume` belongs to that run's configuration, whose keys the defaults may not have.
+        resumes = any(o.key_or_group == "resume" and o.value() is not None for o in overrides)
+        composed = [o for o in overrides if not (resumes and "." in o.key_or_group) or o.key_or_group[:6] == "hydra."]
+        config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            sys.exit(_leave_to_hydra(command, config_name))
+        named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
+        directory = Path(config.hydra.run.dir).expanduser()
+        status = command(Request(plain(config), overrides, directory, named)).status
+    except UserError as error:
+        say(f"error: {error}")
+        status = Status.REFUSED
+    except KeyboardInterrupt:  # before the training began, or a second Ctrl-C
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:  # of `--help | head`; what Python still holds for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
+def _leave_to_hydra(command: Command, config_name: str) -> int:
+    """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
+    statuses, sweeps = list[int](), set[Path]()
+
+    def job(config: DictConfig) -> float | None:
+        runtime = HydraConfig.get()
+        directory = Path(runtime.runtime.output_dir)
+        try:
+            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
+        except UserError as error:
+            say(f"error: {error}")
+            outcome = Outcome(Status.REFUSED)
+        status = outcome.status
+        if status == Status.REFUSED and directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()  # Hydra made it before the job could refuse
+            sweeps.add(directory.parent)
+        statuses.append(status)
+        if status == Status.INTERRUPTED:
+            raise KeyboardInterrupt  # the signal was meant for the sweep
+        return outcome.objective
+
+    GlobalHydra.instance().clear()  # where hydra.mode=MULTIRUN has been composed to be found
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+    except SystemExit as stop:
+        return Status.REFUSED if stop.code and not statuses else int(stop.code or 0)
+    if statuses and all(status == Status.REFUSED for status in statuses):
+        for sweep in sweeps:
+            if {path.name for path in sweep.iterdir()} <= {"multirun.yaml"}:
+                shutil.rmtree(sweep)
+        return Status.REFUSED
+    return Status.FAILED if any(statuses) else Status.COMPLETED

@@ -1,0 +1,201 @@
+"""The classes that a configuration names with `_target_`, each found once and checked against its signature.
+
+A user's own class gets the same checks as ours.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import torch
+
+from gan_runner.config.schema import FINDINGS, Config, validate
+from gan_runner.datasets import Dataset
+from gan_runner.errors import UserError, did_you_mean
+from gan_runner.losses import Loss
+from gan_runner.metrics import Metric
+from gan_runner.regularizers import Regularizer
+
+# What the runner hands to a component; none of it can be set in YAML.
+INJECTED = {
+    "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
+    "architecture.discriminator": ("shape", "num_classes", "value_range"),
+    "optimizer.generator": ("params",),
+    "optimizer.discriminator": ("params",),
+}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class and the values of its keys, checked against each other."""
+
+    key: str
+    cls: type
+    values: dict[str, Any]
+
+    def build(self, **facts: Any) -> Any:
+        """An instance; of `facts` it gets those that its signature names. What it refuses becomes a `UserError`."""
+        parameters = inspect.signature(self.cls).parameters
+        try:
+            return self.cls(**self.values, **{k: v for k, v in facts.items() if k in parameters})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.key}: {self.cls.__name__} refuses its keys: {error}") from error
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration: its values, and every class that it names, found once."""
+
+    plain: dict[str, Any]  # as config.yaml holds it
+    config: Config
+    components: dict[str, Component]  # by key, e.g. "architecture.generator"
+
+    def build(self, key: str, **facts: Any) -> Any:
+        """An instance of the component at `key`; see `Component.build`."""
+        return self.components[key].build(**facts)
+
+    def group(self, name: str) -> dict[str, Component]:
+        """The components of a group of which several can be chosen, by the name below it: "regularizer", "metric"."""
+        return {key.partition(".")[2]: c for key, c in self.components.items() if key.startswith(f"{name}.")}
+
+
+def check(plain: Mapping[str, Any]) -> Experiment:
+    """Types, ranges, signatures and the rules between keys; raises `UserError` at the first that does not hold."""
+    config = validate(Config, plain)
+    components = {key: component(key, node, base) for key, (node, base) in _nodes(config).items()}
+    loss, trainer, device = components["loss"].cls, config.trainer, config.device
+    rules = [
+        (
+            getattr(loss, "paired", False) and trainer.discriminator_update == "separate",
+            f"trainer.discriminator_update=separate: {loss.__name__} compares real with fake; it needs joint",
+        ),
+        (
+            trainer.discriminator_update == "separate" and trainer.discriminator_forward == "concatenated",
+            "trainer.discriminator_forward=concatenated: separate updates cannot share one forward; use separate",
+        ),
+        (
+            trainer.compile and device.kind == "data_parallel",
+            "trainer.compile=true: torch.compile does not work under device=data_parallel; use device=ddp",
+        ),
+        (
+            device.processes is not None and device.kind != "ddp",
+            f"device.processes={device.processes}: device={device.kind} is one process; use device=ddp",
+        ),
+        (
+            device.sync_batchnorm and device.kind != "ddp",
+            f"device.sync_batchnorm=true: device={device.kind} has nothing to synchronise; use device=ddp",
+        ),
+        (
+            config.optimizer.warmup_steps >= trainer.steps,
+            f"optimizer.warmup_steps={config.optimizer.warmup_steps}: must be below trainer.steps={trainer.steps}",
+        ),
+        (
+            trainer.generator_start >= trainer.steps,
+            f"trainer.generator_start={trainer.generator_start}: must be below trainer.steps={trainer.steps}",
+        ),
+        (
+            trainer.stop_on and config.doctor is None,
+            f"trainer.stop_on={trainer.stop_on}: doctor=none finds nothing to stop on; use doctor=default",
+        ),
+        (
+            config.resume is not None and config.fork_from is not None,
+            "fork_from: cannot be combined with resume; fork_from starts a new run, resume goes on with one",
+        ),
+    ]
+    for broken, sentence in rules:
+        if broken:
+            raise UserError(sentence)
+    for name in trainer.stop_on:
+        if name not in FINDINGS:
+            raise UserError(f"trainer.stop_on: found {name!r}; {did_you_mean(name, FINDINGS)}")
+    return Experiment(dict(plain), config, components)
+
+
+def find_component(config: Config, key: str) -> Component:
+    """The class at `key` with its values, checked against each other; raises `UserError`."""
+    return component(key, *_nodes(config)[key])
+
+
+def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
+    """Every node with a `_target_`, and what its class must be a subclass of."""
+    return {
+        "dataset": (config.dataset, Dataset),
+        "architecture.generator": (config.architecture.generator, torch.nn.Module),
+        "architecture.discriminator": (config.architecture.discriminator, torch.nn.Module),
+        "loss": (config.loss, Loss),
+        "optimizer.generator": (config.optimizer.generator, torch.optim.Optimizer),
+        "optimizer.discriminator": (config.optimizer.discriminator, torch.optim.Optimizer),
+        **{f"regularizer.{name}": (node, Regularizer) for name, node in config.regularizer.items()},
+        **{f"metric.{name}": (node, Metric) for name, node in config.metric.items()},
+    }
+
+
+def component(key: str, node: Mapping[str, Any], base: type) -> Component:
+    """The class that `node` names, a subclass of `base`, and its keys checked against the signature."""
+    cls = locate(key, node.get("_target_"), base)
+    signature = inspect.signature(cls)
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    injected = INJECTED.get(key, ())
+    own = {name: p for name, p in signature.parameters.items() if name not in injected}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in own.values())
+    values = {}
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name in injected:
+            raise UserError(f"{key}.{name}: is injected by the runner and cannot be set")
+        if name not in own and not takes_any:
+            raise UserError(f"{key}.{name}: {cls.__name__} has no such key; {did_you_mean(name, own)}")
+        path = f"{key}.{name}"
+        values[name] = build_nested(path, value) if find_targets(value) else validate(hints.get(name, Any), value, path)
+    required = [n for n, p in own.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for name in required:
+        if name not in values:
+            raise UserError(f"{key}.{name}: is missing; {cls.__name__} needs it")
+    return Component(key, cls, values)
+
+
+def build_nested(key: str, value: Any) -> Any:
+    """`value` with every node inside it that has a `_target_` replaced by what it describes."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return component(key, value, object).build()
+        return {name: build_nested(f"{key}.{name}", inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [build_nested(f"{key}.{i}", inner) for i, inner in enumerate(value)]
+    return value
+
+
+def locate(key: str, target: Any, base: type) -> type:
+    """The class with the dotted path `target`, which must be a subclass of `base`."""
+    if target is None:
+        raise UserError(f"{key}: has keys but no _target_; choose what it is, or take it out with ~{key}")
+    if not isinstance(target, str) or "." not in target:
+        raise UserError(f"{key}._target_: found {target!r}; the dotted path of a class is needed")
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}._target_: cannot find {target}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{key}._target_: {target} is not a {base.__module__}.{base.__qualname__}")
+    if undefined := sorted(getattr(found, "__abstractmethods__", ())):
+        every = f"every {base.__qualname__} must"
+        raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")
+    return found
+
+
+def find_targets(node: Any, key: str = "") -> dict[str, str]:
+    """Every `_target_` in `node`, at any depth, by its key."""
+    children: Mapping[Any, Any] = (
+        node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list) else {}
+    )
+    found = {}
+    for name, child in children.items():
+        path = f"{key}.{name}" if key else str(name)
+        if name == "_target_":
+            found[path] = str(child)
+        found |= find_targets(child, path)
+    return found

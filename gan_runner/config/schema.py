@@ -1,0 +1,198 @@
+"""What a configuration may hold: its keys, their types and ranges. Every default stands in `conf/`."""
+
+import json
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import ValidationError as PydanticError
+
+from gan_runner.errors import UserError, did_you_mean
+
+# What the doctor may find, causes before their consequences.
+FINDINGS = (
+    "divergence",
+    "stuck_losses",
+    "range",
+    "discriminator_saturated",
+    "exploding_gradients",
+    "collapse",
+    "fixed_point",
+    "discriminator_blind",
+    "dead_units",
+    "oscillation",
+    "memorisation",
+    "not_learned",
+)
+
+
+class Section(BaseModel):
+    """A group whose keys are known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latent(Section):
+    """The distribution of the generator's input: loc + scale·n, loc + scale·u with u in [0, 1), or loc itself."""
+
+    dim: PositiveInt
+    distribution: Literal["normal", "uniform", "constant"]
+    loc: float
+    scale: float
+
+
+class Architecture(Section):
+    """Two networks and what they share."""
+
+    conditional: bool
+    latent: Latent
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+
+
+class Optimizer(Section):
+    """An optimizer for each network; both learning rates follow one schedule."""
+
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: NonNegativeInt
+
+
+class Trainer(Section):
+    """The training loop."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    discriminator_steps: PositiveInt
+    discriminator_update: Literal["joint", "separate"]
+    discriminator_forward: Literal["separate", "concatenated"]
+    generator_noise: Literal["fresh", "reused"]
+    generator_start: NonNegativeInt
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    gradient_clip: PositiveFloat | None
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    log_every: PositiveInt
+    sample_every: PositiveInt
+    sample_rows: Annotated[PositiveInt, Field(le=256)]
+    sample_columns: Annotated[PositiveInt, Field(le=256)]
+    evaluate_every: PositiveInt
+    objective: str | None
+    checkpoint_every: PositiveInt
+    keep_checkpoints: PositiveInt
+    stop_on: list[str]
+
+
+class Doctor(Section):
+    """From where on the doctor takes a figure for a sign that something is wrong."""
+
+    samples: Annotated[int, Field(ge=16, le=10_000)]
+    patience: PositiveInt
+    grace: Annotated[float, Field(ge=0, lt=1)]
+    sure: Annotated[float, Field(gt=0.5, lt=1)]
+    vanished: PositiveFloat
+    blind: PositiveFloat
+    stuck_gap: PositiveFloat
+    tolerance: PositiveFloat
+    outside: PositiveFloat
+    reach: PositiveFloat
+    mean_error: PositiveFloat
+    diversity: PositiveFloat
+    lost: PositiveFloat
+    nowhere: PositiveFloat
+    poor: PositiveFloat
+    class_kl: PositiveFloat
+    covered: Annotated[float, Field(ge=0, le=1)]
+    modes_missing: Annotated[float, Field(ge=0, lt=1)]
+    mode_kl: PositiveFloat
+    dead_units: PositiveFloat
+    explosion: PositiveFloat
+    swing: PositiveFloat
+    swings: PositiveInt
+    memorised: PositiveFloat
+    copies: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Evaluation(Section):
+    """What generated samples are held against."""
+
+    extractor: str
+    real_samples: PositiveInt | None
+
+
+class Device(Section):
+    """Where it runs; nothing here changes the experiment but for what dropout and batch norm see of a batch."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps", "data_parallel", "ddp"]
+    device_ids: list[NonNegativeInt] | None
+    processes: PositiveInt | None
+    sync_batchnorm: bool
+    hold_dataset: bool
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: NonNegativeInt
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    resume: str | None
+    fork_from: str | None
+    trust: list[str]
+    dataset: dict[str, Any]
+    architecture: Architecture
+    loss: dict[str, Any]
+    regularizer: dict[str, dict[str, Any]]
+    optimizer: Optimizer
+    metric: dict[str, dict[str, Any]]
+    evaluation: Evaluation
+    trainer: Trainer
+    doctor: Doctor | None
+    device: Device
+
+
+def validate(kind: Any, value: Any, key: str = "") -> Any:
+    """`value` as the annotation `kind`; what does not fit becomes one sentence that names the key.
+
+    Strict JSON is the mode of pydantic that knows no tuples but takes no "5" or true for a number either; whole floats
+    pass as integers, so that `trainer.steps=1e5` means what it says.
+    """
+    has_own_config = isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))
+    adapter = TypeAdapter(kind, config=None if has_own_config else ConfigDict(arbitrary_types_allowed=True))
+    try:
+        return adapter.validate_json(json.dumps(_whole_floats_as_integers(value)), strict=True)
+    except PydanticError as error:
+        problem = error.errors()[0]
+        path = [key] if key else []
+        for part in problem["loc"]:  # pydantic also puts the branch of a union there, which no user typed
+            if (isinstance(value, dict | list) and problem["type"] in ("missing", "extra_forbidden")) or _has(
+                value, part
+            ):
+                path.append(str(part))
+                value = value[part] if _has(value, part) else None
+        raise UserError(_sentence(".".join(path), problem, kind)) from error
+
+
+def _has(value: Any, part: str | int) -> bool:
+    return part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+
+
+def _whole_floats_as_integers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole_floats_as_integers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole_floats_as_integers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _sentence(path: str, problem: Any, model: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        *parents, last = problem["loc"]
+        for parent in parents:
+            kind = model.model_fields[parent].annotation  # a section, or a section or None
+            model = next((section for section in get_args(kind) if hasattr(section, "model_fields")), kind)
+        return f"{path}: no such key; {did_you_mean(str(last), model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{path}: is missing"
+    found = problem["input"]
+    return f"{path}: found {found!r} ({type(found).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}"

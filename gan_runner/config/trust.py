@@ -1,0 +1,44 @@
+"""What a configuration found in a run directory may name: nothing in such a directory is executed."""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gan_runner.config.components import find_targets
+from gan_runner.errors import UserError
+
+# What a configuration found in a run directory may name besides what the user trusts: components, which compute and
+# touch no files but the data's. Any other class of this package could be made to write.
+PLAIN_MODULES = (
+    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "metrics", "regularizers")),
+    "torch.nn",
+    "torch.optim",
+)
+
+
+def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where: str) -> None:
+    """Refuses a configuration that was not typed by the user if it names anything outside the packages in `trust`.
+
+    Nothing is imported before this has passed: an import alone can run code.
+    """
+    packages = (*PLAIN_MODULES, *trust)
+    for key, target in find_targets(plain).items():
+        if not any(target.startswith(f"{package}.") for package in packages):
+            raise UserError(
+                f"{where}: {key} is {target}, which is none of the components of gan_runner and torch; nothing of this "
+                f"run was loaded. If you trust it, add trust=[{target.split('.')[0]}]"
+            )
+        module, _, name = target.rpartition(".")
+        if not target.startswith(tuple(f"{package}." for package in trust)):
+            found = getattr(importlib.import_module(module), name, None) if _is_module(module) else None
+            if not isinstance(found, type) or found.__module__.split(".")[0] != target.split(".")[0]:
+                raise UserError(f"{where}: {key} is {target}, which is no class of that package; nothing was loaded")
+
+
+def _is_module(path: str) -> bool:
+    """Whether `path` names a module; asked parent by parent, so that `gan_runner.train.os` is not taken for one."""
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,104 @@
+"""Which run a command means: a new one, or one that is there and goes on unchanged."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# What a resumed run may change: nothing that decides its course.
+from gan_runner.config.components import find_targets
+from gan_runner.config.composition import Request
+from gan_runner.config.schema import Config, validate
+from gan_runner.errors import UserError, did_you_mean
+from gan_runner.runs.directory import is_run, is_taken, read_run
+
+MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which run a command means, and its configuration."""
+
+    plain: dict[str, Any]
+    path: Path
+    continues: bool  # a run that is there goes on
+    unique: bool  # the directory is new, whatever it has to be called
+
+
+def plan(request: Request) -> Plan:
+    """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
+    plain, trust = request.plain, request.plain["trust"]
+    for key in ("resume", "fork_from"):
+        if plain[key] == "":  # an unset variable, most likely, and not the current directory
+            raise UserError(f"{key}: is empty; allowed: a run directory")
+    if plain["resume"] is not None:
+        path = Path(str(plain["resume"])).expanduser()  # a directory's name may look like a number
+        stored = read_run(path, trust, "resume")
+        wanted = _overridden(stored, request)
+    elif request.named and is_run(request.directory):
+        path, wanted = request.directory, plain
+        own = [target.split(".")[0] for target in find_targets(plain).values()]  # typed by the user: trusted
+        stored = read_run(path, [*trust, *own], "hydra.run.dir")
+    elif request.named and is_taken(request.directory):
+        raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
+    else:
+        return Plan(plain, request.directory, continues=False, unique=not request.named)
+    validate(Config, wanted)  # what is compared with the stored one is of the same types
+    refuse_changes(stored, wanted, path)
+    wanted |= {"resume": None, "trust": trust}
+    return Plan(wanted, path, continues=True, unique=False)
+
+
+def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The configuration of a run with what the user typed beside `resume` laid over it."""
+    if request.typed.get("experiment") is not None:
+        return request.plain
+    wanted = OmegaConf.create(stored)
+    OmegaConf.set_struct(wanted, True)
+    for key, value in request.typed.items():
+        if key.startswith(("hydra.", "hydra/")):
+            continue
+        parent, _, name = key.rpartition(".")
+        try:
+            if parent:
+                OmegaConf.update(wanted, key, value)
+            else:
+                wanted[key] = request.plain.get(key)  # of a group, what is chosen; None where it is taken out
+        except OmegaConfBaseException as error:
+            allowed = OmegaConf.select(wanted, parent) or {}
+            raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
+    resolved = OmegaConf.to_container(wanted)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
+    """The keys whose values differ, leaving out what a resumed run may change."""
+    if key in MAY_CHANGE:
+        return []
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [] if before == after and type(before) is type(after) else [key]
+    names = [*before, *(name for name in after if name not in before)]
+    return [c for n in names for c in changed_keys(before.get(n), after.get(n), f"{key}.{n}" if key else str(n))]
+
+
+def refuse_changes(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """A run goes on only as what it was: the same keys, and no fewer steps; more only where the past is the same."""
+    changes = changed_keys(dict(stored), dict(wanted))
+    if changes:
+        raise UserError(
+            f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "
+            f"To start a new run of what you choose from its weights: fork_from={shlex.quote(str(path))}"
+        )
+    before, after = stored["trainer"]["steps"], wanted["trainer"]["steps"]
+    if after < before:
+        raise UserError(f"trainer.steps={after}: the run in {path} was started with {before}; it can only be extended")
+    if after > before and stored["optimizer"]["schedule"] != "constant":
+        raise UserError(
+            f"trainer.steps={after}: the {stored['optimizer']['schedule']} schedule of the run in {path} depends on "
+            f"its {before} steps, so a longer run would have begun differently"
+        )
