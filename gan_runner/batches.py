@@ -1,9 +1,18 @@
 """What a step is given: real samples, noise and labels, as functions of (seed, step, rank)."""
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from gan_runner.config.schema import Latent
+from gan_runner.datasets import Dataset
+from gan_runner.randomness import rng
+from gan_runner.regularizers import Regularizer
+from gan_runner.state import State
+from gan_runner.step import Rates, StepBatch, UpdateBatch
 
 
 def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
@@ -12,3 +21,83 @@ def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
         return torch.full((count, latent.dim), latent.loc)
     draw = torch.randn if latent.distribution == "normal" else torch.rand
     return latent.loc + latent.scale * draw(count, latent.dim, generator=noise)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Draws the batches of one process. Each is a slice of the global batch, which does not depend on their number."""
+
+    dataset: Dataset
+    latent: Latent
+    num_classes: int  # that the networks are conditioned on, 0: none
+    regularizers: Mapping[str, Regularizer]
+    seed: int
+    size: int  # of the global batch
+    share: slice  # this process's part of it
+    device: torch.device
+    discriminator_steps: int  # k
+    reuse_noise: bool  # the generator's update takes the noise of the last update of the discriminator
+    generator_start: float  # the generator stays as it is up to this step
+    seed_networks: Callable[[int], None]  # seeds what networks draw themselves (dropout) in a step
+
+    def at(self, step: int) -> StepBatch:
+        """The batches of `step` = 1, 2, …: k for the discriminator, one for the generator. Seeds the networks, too."""
+        self.seed_networks(step)
+        noise, k = rng(self.seed, "noise", step), self.discriminator_steps
+        updates = [self._for_discriminator(number, noise) for number in range((step - 1) * k, step * k)]
+        last = updates[-1]
+        if step <= self.generator_start:
+            return StepBatch(updates, None)
+        if self.reuse_noise:
+            return StepBatch(updates, UpdateBatch(last.real, last.real_labels, last.z, last.fake_labels))
+        return StepBatch(updates, UpdateBatch(last.real, last.real_labels, *self._draw_noise(noise)))
+
+    def _for_discriminator(self, number: int, noise: torch.Generator) -> UpdateBatch:
+        """The batch of the discriminator's update `number` = 0, 1, …"""
+        real, labels = self.dataset.batch(number, self.size, self.seed, self.share)
+        real = self._to_device(real)
+        labels = self._to_device(labels) if self.num_classes and labels is not None else None
+        z, fake_labels = self._draw_noise(noise)
+        due = tuple(name for name, r in self.regularizers.items() if number % r.interval == 0)
+        uniform = self._draw_uniform(number) if due else None
+        return UpdateBatch(real, labels, z, fake_labels, uniform, due)
+
+    def _draw_noise(self, noise: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Latents, and labels drawn at random."""
+        z = self._to_device(draw_latent(self.latent, self.size, noise)[self.share])
+        if not self.num_classes:
+            return z, None
+        return z, self._to_device(torch.randint(self.num_classes, (self.size,), generator=noise)[self.share])
+
+    def _draw_uniform(self, number: int) -> Tensor:
+        """One number in [0, 1) for each sample of the discriminator's update `number`."""
+        return self._to_device(torch.rand(self.size, generator=rng(self.seed, "uniform", number))[self.share])
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rates of both networks over a run, and the weight of the newest weights in the moving average."""
+
+    kind: str  # constant, linear (towards 0 after `steps`) or cosine (likewise)
+    warmup_steps: int  # over which the rates rise linearly
+    steps: int
+    generator_start: int
+    state: State
+
+    def __call__(self, step: int) -> Rates:
+        """Those of `step` = 1 … steps."""
+        factor = learning_rate_factor(self.kind, self.warmup_steps, step, self.steps)
+        rates = {name: network.optimizer.learning_rate * factor for name, network in self.state.networks()}
+        average = self.state.average if step > self.generator_start else None
+        weight = 0.0 if average is None else average.next_weight()
+        return Rates(rates["discriminator"], rates.get("generator", 0.0), weight)
+
+
+def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
+    """What the learning rates are multiplied by at `step` (1 … steps)."""
+    progress = (step - 1) / steps
+    factor = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[schedule]
+    return factor * min(1.0, step / (warmup_steps + 1))

@@ -1,11 +1,14 @@
-"""What a run says while it works, on standard error; standard output ends with the run directory."""
+"""What a run says while it works: on standard error, and in its log.txt. Standard output ends with the run directory."""
 
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 _SHOWN = {
     "loss": "loss/classifier",
@@ -20,10 +23,73 @@ _BESIDE = 58  # columns of a terminal that a bar and its numbers take
 _PAUSE = 15.0  # seconds of silence at least between the lines of a part
 
 
-def say(message: str) -> None:
-    """A line on standard error, from the first of the processes that share a run."""
-    if os.environ.get("RANK", "0") == "0":
-        print(message, file=sys.stderr, flush=True)
+class LogFile:
+    """log.txt of a run: all that is said, from before the run has a directory on. A full disk loses only the log."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._file: TextIO | None = None
+
+    def open(self, path: Path) -> None:
+        """Appends to `path` from now on, and what was said before."""
+        with suppress(OSError):
+            self._file = path.open("a")
+            self._write(self._lines)
+
+    def add(self, text: str) -> None:
+        """Lines, each with the time."""
+        lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()]
+        if self._file is None:
+            self._lines += lines
+        else:
+            self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        assert self._file is not None
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            self._file.writelines(lines)
+            self._file.flush()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+
+_log: LogFile | None = None
+
+
+@contextmanager
+def logged() -> Iterator[LogFile]:
+    """While it lasts, what is said is kept for the log file, which is yet to be opened."""
+    global _log  # noqa: PLW0603 (there is one console)
+    before, _log = _log, LogFile()
+    try:
+        yield _log
+    finally:
+        _log.close()
+        _log = before
+
+
+def say(message: str, to: TextIO | None = None) -> None:
+    """A line on standard error, or on `to`, from the first of the processes that share a run."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if _log is not None:
+        _log.add(message)
+    print(message, file=to or sys.stderr, flush=True)
+
+
+def say_in_log(message: str) -> None:
+    """A line in the log alone."""
+    if _log is not None and os.environ.get("RANK", "0") == "0":
+        _log.add(message)
+
+
+def log_traceback(error: BaseException) -> None:
+    """Where an error came from, in the log alone; what is said of it on the console is one line."""
+    say_in_log("".join(traceback.format_exception(error)))
 
 
 def rounded(value: float | None) -> str:
@@ -68,12 +134,12 @@ class Progress:
         if self._bar is not None:
             room = max(0, self._bar.console.width - _BESIDE)  # a line that is too long costs the numbers their ends
             self._bar.update(self._task, completed=done, description=text[:room])
-            return
         now, lines = time.perf_counter(), done * _LINES // self._total
         if lines > self._lines and now - self._said >= self._pause:
             self._lines, self._said = lines, now
             left = (now - self._begun) / (done - self._first) * (self._total - done)
-            say(f"{self._unit} {done}/{self._total}  {text}  {math.ceil(left)} s left")
+            tell = say if self._bar is None else say_in_log
+            tell(f"{self._unit} {done}/{self._total}  {text}  {math.ceil(left)} s left")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""

@@ -1,15 +1,19 @@
-"""Gradient regularizers of the discriminator: a mean over the batch, which the trainer multiplies by `weight`.
+"""Gradient regularizers of the discriminator: one penalty for each sample, whose mean counts `weight` times.
 
 As in their papers, D(x) is the logit here, and no normalization in D may mix the samples of a batch.
 
 Computed in fp32 also under autocast, because squared gradients leave the range of half precision.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
+
+
+Discriminator = Callable[..., Tensor]  # x (B, *shape)[, labels (B,)] -> logits (B,): a module or a function
 
 
 class Batch(NamedTuple):
@@ -28,8 +32,8 @@ class Regularizer:
     def __init__(self, weight: NonNegativeFloat, interval: PositiveInt) -> None:
         self.weight, self.interval = weight, interval
 
-    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
-        """The penalty without its weight: a scalar, the mean over the batch."""
+    def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
+        """The penalties (B,) without their weight."""
         raise NotImplementedError
 
 
@@ -39,39 +43,47 @@ class GradientPenalty(Regularizer):
     x̂ carries the label of its real sample.
     """
 
-    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
-        """A scalar; a sample whose gradient is zero contributes 1 and no gradient."""
+    def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
+        """(B,); a sample whose gradient is zero contributes 1 and no gradient."""
         u = batch.uniform.view(-1, *[1] * (batch.real.ndim - 1))  # (B, 1, ...)
         mixed = u * batch.real + (1 - u) * batch.fake
         gradient = input_gradient(discriminator, mixed, batch.real_labels)
         # vector_norm, unlike the root of a sum of squares, has a finite (sub)gradient at zero.
-        return (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()
+        return (torch.linalg.vector_norm(gradient, dim=1) - 1).square()
 
 
 class R1(Regularizer):
     """½ E‖∇D(x)‖² at the real samples; its weight is the γ of Mescheder et al. 2018."""
 
-    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
-        """A scalar."""
-        return input_gradient(discriminator, batch.real, batch.real_labels).square().sum(dim=1).mean() / 2
+    def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
+        """(B,)."""
+        return input_gradient(discriminator, batch.real, batch.real_labels).square().sum(dim=1) / 2
 
 
 class R2(Regularizer):
     """½ E‖∇D(G(z))‖² at the generated samples; its weight is the γ of Mescheder et al. 2018."""
 
-    def __call__(self, discriminator: nn.Module, batch: Batch) -> Tensor:
-        """A scalar."""
-        return input_gradient(discriminator, batch.fake, batch.fake_labels).square().sum(dim=1).mean() / 2
+    def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
+        """(B,)."""
+        return input_gradient(discriminator, batch.fake, batch.fake_labels).square().sum(dim=1) / 2
 
 
-def input_gradient(discriminator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+def input_gradient(discriminator: Discriminator, x: Tensor, labels: Tensor | None) -> Tensor:
     """The gradient of the sum of all logits with respect to each sample, flat (B, D), differentiable once more.
 
-    That is the gradient of the sample's own logit unless batch normalization mixes them.
+    That is the gradient of the sample's own logit unless batch normalization mixes them. A module's is taken by
+    autograd; that of a function, as in a compiled step, by torch.func, which is slower where nothing is compiled.
     """
+
+    def total(x: Tensor) -> Tensor:
+        return (discriminator(x) if labels is None else discriminator(x, labels)).sum()
+
     with torch.autocast(x.device.type, enabled=False):
-        x = x.detach().float().requires_grad_()
-        logits = discriminator(x) if labels is None else discriminator(x, labels)
-        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        x = x.detach()
+        x = x if x.dtype == torch.float64 else x.float()
+        if not isinstance(discriminator, nn.Module):
+            return torch.func.grad(total)(x).flatten(1)
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(total(x), x, create_graph=True)
     assert gradient.requires_grad, "the gradient has lost its graph, so that the penalty would train nothing"
     return gradient.flatten(1)

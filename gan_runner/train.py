@@ -14,7 +14,7 @@ def main() -> None:
 
 def train(request: composition.Request) -> Outcome:
     """Starts the run that `request` describes, or goes on with it. Raises `UserError`."""
-    from gan_runner.commands.train import work
+    from gan_runner.commands.train import run_training
     from gan_runner.config.components import check
     from gan_runner.machine import devices
     from gan_runner.runs.directory import read_objective
@@ -22,12 +22,13 @@ def train(request: composition.Request) -> Outcome:
 
     ranks = devices.Ranks()
     planned = ranks.on_main(plan, request)
-    config = check(planned.plain).config
+    experiment = check(planned.plain)
+    config = experiment.config
     devices.check_device(config.device, config.trainer.batch_size)
     if config.device.kind == "ddp" and not devices.under_torchrun():
-        status = devices.launch(devices.process_count(config.device), work, (planned,))
+        status = devices.launch(devices.process_count(config.device), run_training, (planned,))
     else:
-        status = work(planned, ranks)
+        status = run_training(planned, ranks, experiment)
     completed = status == Status.COMPLETED and not planned.unique
     return Outcome(status, read_objective(planned.path) if completed else None)
 

@@ -129,6 +129,7 @@ def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
         "optimizer.discriminator": (config.optimizer.discriminator, torch.optim.Optimizer),
         **{f"regularizer.{name}": (node, Regularizer) for name, node in config.regularizer.items()},
         **{f"metric.{name}": (node, Metric) for name, node in config.metric.items()},
+        **{f"observer.{name}": (node, object) for name, node in config.observer.items()},
     }
 
 

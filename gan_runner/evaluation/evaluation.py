@@ -88,6 +88,7 @@ class Evaluation:
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        config = getattr(config, "config", config)
         self.dataset = dataset
         self._config = config
         self._facts = DataFacts.of(dataset)

@@ -1,15 +1,39 @@
-"""Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), looked at in one dimension."""
+"""Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), watched in one dimension."""
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_runner import pictures
+from gan_runner.batches import draw_latent
 from gan_runner.datasets import Gaussian1D
 from gan_runner.metrics import masses
 from gan_runner.networks.running import evaluated
+from gan_runner.observers.base import Moment
+from gan_runner.observers.grids import Grids
 
 SAMPLES = 1_000_000
 BINS = 200
+
+
+class Theory(Grids):
+    """In place of a grid, p_data, p_g, D and D*; adds how far D is from D* to the row."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        assert isinstance(self.dataset, Gaussian1D)
+        self.density = self.dataset
+        self.many = draw_latent(self.networks.latent, SAMPLES, self.noise)
+
+    def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
+        """Of far more samples than a grid has."""
+        made = self.networks.sample(self.many, None)
+        gap, picture = compare(self.density, made, self.networks.discriminator)
+        if math.isfinite(gap):  # else the losses will tell, in all processes
+            moment.row["theory/discriminator_gap"] = gap
+        return picture
 
 
 def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tuple[float, pictures.Picture]:

@@ -1,66 +1,123 @@
-"""From a checked configuration to the objects it describes; facts about the data go to the networks here."""
+"""From a checked configuration to what is trained; the facts about the data go to the networks here."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from gan_runner.config.components import find_component
-from gan_runner.config.schema import Architecture, Config
+from gan_runner.batches import Batches, Schedule
+from gan_runner.config.components import Component, Experiment
+from gan_runner.config.schema import Architecture
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.losses import Loss
+from gan_runner.loop import TakeStep
+from gan_runner.machine.data_parallel import differentiate_in_parallel
+from gan_runner.machine.ranks import Ranks
+from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
-from gan_runner.regularizers import Regularizer
+from gan_runner.state import MovingAverage, NetworkState, State
+from gan_runner.step import Game, Rates, StepBatch, Terms, differentiate, step
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass
-class Parts:
-    """Everything that a training is made of, besides the loop."""
-
-    generator: nn.Module
-    discriminator: nn.Module
-    loss: Loss
-    regularizers: dict[str, Regularizer]
-    optimizers: dict[str, torch.optim.Optimizer]  # by the name of the network; none for one without parameters
-
-
-def build_dataset(config: Config) -> Dataset:
-    """The dataset, read and checked."""
-    return find_component(config, "dataset").build()
-
-
-def build_generator(config: Config, facts: DataFacts) -> nn.Module:
+def build_generator(component: Component, architecture: Architecture, facts: DataFacts, seed: int) -> nn.Module:
     """The generator for data of these facts, on the CPU, initialised by the seed alone."""
-    torch.manual_seed(derive(config.seed, "generator"))
-    return find_component(config, "architecture.generator").build(
-        latent_dim=config.architecture.latent.dim,
+    torch.manual_seed(derive(seed, "generator"))
+    return component.build(
+        latent_dim=architecture.latent.dim,
         shape=facts.shape,
-        num_classes=labels_wanted(config.architecture, facts),
+        num_classes=labels_wanted(architecture, facts),
         value_range=facts.value_range,
     )
 
 
-def build_parts(config: Config, facts: DataFacts, device: torch.device) -> Parts:
-    """Networks, loss, regularizers and optimizers, on `device`."""
-    generator = build_generator(config, facts)
+def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) -> State:
+    """Both networks as they are before the first step, with their optimizers, on `device`."""
+    config, components = experiment.config, experiment.components
+    generator = build_generator(components["architecture.generator"], config.architecture, facts, config.seed)
     torch.manual_seed(derive(config.seed, "discriminator"))
-    discriminator = find_component(config, "architecture.discriminator").build(
+    discriminator = experiment.build(
+        "architecture.discriminator",
         shape=facts.shape,
         num_classes=labels_wanted(config.architecture, facts),
         value_range=facts.value_range,
     )
     networks = {"generator": generator, "discriminator": discriminator}
-    optimizers = {}
-    for name, network in networks.items():
+    states = {}
+    for name, module in networks.items():
         # Channels-last convolutions are faster on CPUs and GPUs alike; other layers do not notice.
-        network.to(device, memory_format=torch.channels_last)
-        if any(True for _ in network.parameters()):
-            optimizers[name] = find_component(config, f"optimizer.{name}").build(params=list(network.parameters()))
-    if "discriminator" not in optimizers:
+        module.to(device, memory_format=torch.channels_last)
+        if config.device.sync_batchnorm:
+            networks[name] = module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        optimizer = build_optimizer(components[f"optimizer.{name}"], parameters) if parameters else None
+        states[name] = NetworkState(module, optimizer)
+    if not states["discriminator"].is_trained:
         raise UserError("architecture.discriminator: has no parameters to train")
-    regularizers = {name: find_component(config, f"regularizer.{name}").build() for name in config.regularizer}
-    return Parts(generator, discriminator, find_component(config, "loss").build(), regularizers, optimizers)
+    average, decay = None, config.trainer.ema_decay
+    if decay is not None and states["generator"].is_trained:
+        average = MovingAverage(networks["generator"], decay)
+    return State(states["generator"], states["discriminator"], average)
+
+
+def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """The optimizer of one network; what its class refuses becomes a `UserError`."""
+    try:
+        return make_optimizer(component.cls, component.values, list(parameters))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{component.key}: {component.cls.__name__} refuses its keys: {error}") from error
+
+
+def build_game(experiment: Experiment) -> Game:
+    """Loss, penalties and how they are applied."""
+    trainer = experiment.config.trainer
+    return Game(
+        loss=experiment.build("loss"),
+        regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
+        separate=trainer.discriminator_update == "separate",
+        concatenated=trainer.discriminator_forward == "concatenated",
+        precision=PRECISIONS[trainer.precision],
+        gradient_clip=trainer.gradient_clip,
+    )
+
+
+def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
+    """This process's batches."""
+    config, trainer = experiment.config, experiment.config.trainer
+    return Batches(
+        dataset=dataset,
+        latent=config.architecture.latent,
+        num_classes=labels_wanted(config.architecture, DataFacts.of(dataset)),
+        regularizers=game.regularizers,
+        seed=config.seed,
+        size=trainer.batch_size,
+        share=ranks.part(trainer.batch_size),
+        device=ranks.device,
+        discriminator_steps=trainer.discriminator_steps,
+        reuse_noise=trainer.generator_noise == "reused",
+        generator_start=trainer.generator_start if state.generator.is_trained else math.inf,
+        seed_networks=lambda step: ranks.seed(derive(config.seed, "network", step, ranks.rank)),
+    )
+
+
+def build_schedule(experiment: Experiment, state: State) -> Schedule:
+    """The learning rates of both networks over the run."""
+    optimizer, trainer = experiment.config.optimizer, experiment.config.trainer
+    return Schedule(optimizer.schedule, optimizer.warmup_steps, trainer.steps, trainer.generator_start, state)
+
+
+def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ranks) -> TakeStep:
+    """The step in the way that the configuration asks for."""
+    average = ranks.average if ranks.size > 1 else None
+    ids = ranks.data_parallel_ids
+    gradients = differentiate if len(ids) < 2 else differentiate_in_parallel(state, ids)
+
+    def take_step(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
+        return step(state, batch, rates, game, measure, gradients, average)
+
+    return take_step
 
 
 def labels_wanted(architecture: Architecture, facts: DataFacts) -> int:

@@ -9,22 +9,24 @@ from torch import Tensor, nn
 
 from gan_runner.errors import UserError
 from gan_runner.networks.running import apply
-from gan_runner.runs.building import Parts
+from gan_runner.state import State
 
 Line = tuple[str, str, str, int]  # network, layer, output shape, parameters
 
 
-def summarize(parts: Parts, shape: tuple[int, ...], z: Tensor, labels: Tensor | None) -> str:
+def summarize(
+    generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...], z: Tensor, labels: Tensor | None
+) -> str:
     """The layers of both networks with shapes and parameter counts, for a batch of latents `z` (B, latent_dim).
 
     Raises `UserError` where a network cannot take such a batch or returns another shape than it must.
     """
     lines: list[Line] = []
-    made = _traced("generator", parts.generator, z, labels, lines)
+    made = _traced("generator", generator, z, labels, lines)
     _expect("generator", tuple(made.shape), (len(z), *shape), "samples")
-    logits = _traced("discriminator", parts.discriminator, made, labels, lines)
+    logits = _traced("discriminator", discriminator, made, labels, lines)
     _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
-    return _table(lines, {"generator": parts.generator, "discriminator": parts.discriminator})
+    return _table(lines, {"generator": generator, "discriminator": discriminator})
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -32,13 +34,12 @@ def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def memory(parts: Parts) -> dict[str, float]:
+def memory(state: State) -> dict[str, float]:
     """MiB held by the parameters and by the state of the optimizers."""
-    parameters = [p for network in (parts.generator, parts.discriminator) for p in network.parameters()]
-    moments = [v for o in parts.optimizers.values() for state in o.state.values() for v in state.values()]
+    moments = [m for _, network in state.networks() for m in network.optimizer.state_dict().values()]
     held: dict[str, list[Tensor]] = {
-        "parameters": [*parameters],
-        "optimizer_state": [v for v in moments if isinstance(v, Tensor)],
+        "parameters": [p for network in (state.generator, state.discriminator) for p in network.module.parameters()],
+        "optimizer_state": [v for of_parameter in moments for v in of_parameter.values() if isinstance(v, Tensor)],
     }
     return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in held.items()}
 

@@ -1,0 +1,143 @@
+"""Which observers a process has. Whatever only one process does is answered here: the others lack that observer."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from gan_runner.commands.training import Measures, Training
+from gan_runner.console import Progress
+from gan_runner.datasets import Gaussian1D
+from gan_runner.health.context import RuleContext
+from gan_runner.health.doctor import Doctor
+from gan_runner.observers.base import Observer, Row
+from gan_runner.observers.checkpoints import Checkpoints, KeepBest, ReadyToSave
+from gan_runner.observers.evaluation import Evaluate
+from gan_runner.observers.grids import Grids
+from gan_runner.observers.health import Health
+from gan_runner.observers.log import Log
+from gan_runner.observers.losses import Losses
+from gan_runner.observers.own import CallOwn
+from gan_runner.observers.speed import Speed
+from gan_runner.observers.stop import StopOnFindings, StopWhenAsked
+from gan_runner.observers.theory import Theory
+from gan_runner.runs.directory import RunDirectory
+from gan_runner.runs.logger import Logger
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The observers of the first process, and those of them that know how the run went."""
+
+    observers: list[Observer]
+    logger: Logger
+    evaluate: Evaluate
+    health: list[Health]
+
+    @property
+    def verdict(self) -> str | None:
+        """The doctor's, None where there is no doctor."""
+        return self.health[0].verdict if self.health else None
+
+
+def watch_from_others(training: Training, stop: StopWhenAsked) -> list[Observer]:
+    """The observers of all processes but the first: what all must agree on."""
+    losses, *ends = _agreed(training, stop, findings=list)
+    return [losses, *ends]
+
+
+def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked, directory: RunDirectory) -> Watch:
+    """The observers of the first process, in the order in which they look."""
+    settings, state, networks, steps = training.settings, training.state, training.networks, training.settings.steps
+    owns = measures.own_observers
+    logger = Logger(
+        directory.path, state.step, lambda row: in_turn(row, training, {n: o.every for n, o in owns.items()})
+    )
+    progress = Progress("step", steps, state.step)
+    periods = {settings.log_every, settings.sample_every, settings.evaluate_every, *(o.every for o in owns.values())}
+
+    grid_kind = Theory if isinstance(training.dataset, Gaussian1D) else Grids
+    shape = (settings.sample_rows, settings.sample_columns)
+    grids = grid_kind(
+        settings.sample_every, steps, networks, training.dataset, shape, directory.path / "samples", logger
+    )
+    evaluate = Evaluate(
+        settings.evaluate_every,
+        steps,
+        measures.evaluation,
+        measures.objective,
+        networks,
+        directory,
+        logger,
+        progress,
+    )
+    health: list[Health] = []
+    if training.config.doctor is not None:
+        make_doctor = lambda: Doctor(_context(training), training.dataset, logger.rows)  # noqa: E731
+        health = [Health(periods, steps, settings.sample_every, make_doctor, networks, directory, logger)]
+
+    def findings() -> Collection[str]:
+        return [name for observer in health for name in observer.present if name in settings.stop_on]
+
+    losses, *ends = _agreed(training, stop, findings)
+    best = []
+    if measures.objective is not None:
+        folder = directory.path / "checkpoints"
+        best = [KeepBest(settings.evaluate_every, steps, state, measures.objective, folder, logger)]
+    observers = [
+        losses,
+        Speed(settings.log_every, steps, settings.batch_size, training.ranks.device),
+        grids,
+        evaluate,
+        *(CallOwn(name, own, steps, networks, logger) for name, own in owns.items()),
+        *health,
+        Log(periods, steps, logger, progress),
+        *best,
+        *ends,
+        Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
+    ]
+    if not state.step:
+        logger.describe(training.experiment.plain)
+    return Watch(observers, logger, evaluate, health)
+
+
+def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Collection[str]]) -> list[Observer]:
+    """What all processes have: the losses first, then what may end the training, and what must be so to save it."""
+    settings, ranks, state = training.settings, training.ranks, training.state
+    losses = Losses(settings.log_every, settings.steps, state, training.game, ranks.mean)
+    enders: list[Observer] = [stop]
+    if settings.stop_on:
+        enders.append(StopOnFindings(settings.sample_every, settings.steps, findings, ranks.any))
+    return [
+        losses,
+        *enders,
+        ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean),
+    ]
+
+
+def _context(training: Training) -> RuleContext:
+    state = training.state
+    return RuleContext(
+        training.config,
+        state.generator.module,
+        state.discriminator.module,
+        training.game.loss,
+        training.game.regularizers,
+        {name: network.optimizer.learning_rate for name, network in state.networks()},
+        training.dataset,
+        training.reference_losses(),
+    )
+
+
+def in_turn(row: Row, training: Training, own: Mapping[str, int]) -> Row:
+    """What of a row is logged at its step whatever the length of the run, and not only because the run ended there."""
+    settings, step = training.settings, row["step"]
+    if step == settings.steps:
+        return row
+    sampled = settings.sample_every
+    periods = {"metric": settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
+    periods |= {f"observer/{name}": every for name, every in own.items()}
+
+    def period(tag: str) -> int:
+        kind, _, rest = tag.partition("/")
+        return periods.get(f"{kind}/{rest.partition('/')[0]}", periods.get(kind, settings.log_every))
+
+    return {tag: value for tag, value in row.items() if step % period(tag) == 0}

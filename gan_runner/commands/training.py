@@ -1,0 +1,158 @@
+"""What one process of a run trains, and by what it is measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gan_runner.batches import Batches, Schedule, draw_latent
+from gan_runner.config.components import Experiment
+from gan_runner.config.schema import Config, Trainer
+from gan_runner.console import say
+from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.errors import UserError, last_line
+from gan_runner.evaluation.evaluation import Evaluation, choose_objective
+from gan_runner.loop import TakeStep
+from gan_runner.machine.ranks import Ranks
+from gan_runner.metrics import Goal
+from gan_runner.observers.networks import Networks
+from gan_runner.observers.own import OwnObserver, build_own_observer
+from gan_runner.randomness import rng
+from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
+from gan_runner.runs.checkpoint import load_newest
+from gan_runner.runs.directory import read_json, read_run
+from gan_runner.runs.logger import read_metrics
+from gan_runner.runs.manifest import Manifest
+from gan_runner.runs.plan import Plan
+from gan_runner.runs.summary import summarize
+from gan_runner.state import Kept, State
+from gan_runner.step import Game
+
+SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one process of a run trains."""
+
+    experiment: Experiment
+    dataset: Dataset
+    ranks: Ranks
+    game: Game
+    state: State
+    batches: Batches
+    schedule: Schedule
+    take_step: TakeStep
+    networks: Networks
+
+    @classmethod
+    def of(cls, experiment: Experiment, dataset: Dataset, ranks: Ranks) -> "Training":
+        """Before its first step."""
+        config, facts = experiment.config, DataFacts.of(dataset)
+        game, state = build_game(experiment), build_state(experiment, facts, ranks.device)
+        batches = build_batches(experiment, dataset, game, state, ranks)
+        networks = Networks(state, facts, config.architecture.latent, batches.num_classes, config.seed)
+        take_step, schedule = build_take_step(experiment, game, state, ranks), build_schedule(experiment, state)
+        return cls(experiment, dataset, ranks, game, state, batches, schedule, take_step, networks)
+
+    @property
+    def config(self) -> Config:
+        """The values of the configuration."""
+        return self.experiment.config
+
+    @property
+    def settings(self) -> Trainer:
+        """Those of the loop."""
+        return self.experiment.config.trainer
+
+    def reference_losses(self) -> dict[str, float]:
+        """What the losses are where the discriminator cannot tell real from fake."""
+        loss = self.game.loss
+        logit = torch.full((1,), loss.equilibrium_logit)
+        real, fake = loss.discriminator_terms(logit, logit)
+        generator = loss.generator_term(logit, logit)
+        return {"discriminator_real": real.item(), "discriminator_fake": fake.item(), "generator": generator.item()}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a run is measured by, in its first process."""
+
+    evaluation: Evaluation
+    objective: tuple[str, Goal] | None  # the figure to select by, and which way is better
+    own_observers: dict[str, OwnObserver]
+
+    @classmethod
+    def of(cls, experiment: Experiment, dataset: Dataset, device: torch.device) -> "Measures":
+        """UserError where one of them does not fit the data."""
+        evaluation = Evaluation(experiment, dataset, device)
+        objective = choose_objective(evaluation, experiment.config.trainer.objective)
+        own = {name: build_own_observer(component) for name, component in experiment.group("observer").items()}
+        return cls(evaluation, objective, own)
+
+
+def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
+    """The dataset, found to be large enough for one batch."""
+    config, dataset = experiment.config, experiment.build("dataset")
+    dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
+    if config.device.hold_dataset:
+        dataset.to(device)
+    if dataset.skipped:
+        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
+        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
+    return dataset
+
+
+def check_networks(training: Training) -> str:
+    """A table of both networks; one small batch through copies of them refuses those that do not fit."""
+    architecture, state = training.config.architecture, training.state
+    count = min(training.settings.batch_size // training.ranks.size, 2)
+    z = draw_latent(architecture.latent, count, rng(0)).to(training.ranks.device)
+    labels = torch.zeros(count, dtype=torch.long, device=z.device) if architecture.conditional else None
+    return summarize(state.generator.module, state.discriminator.module, training.networks.facts.shape, z, labels)
+
+
+def refuse_other_measures(plan: Plan, measures: Measures) -> None:
+    """UserError where a run would go on to be measured through another extractor: its figures would not compare."""
+    now, before = measures.evaluation.extractor, Manifest.of(plan.path) if plan.continues else Manifest()
+    if now is not None and before.extractor is not None and now.hash != before.extractor:
+        raise UserError(
+            f"evaluation.extractor: the run in {plan.path} was measured through one of SHA-256 "
+            f"{before.extractor[:8]}…, and '{now.name}' that is there now is another, {now.hash[:8]}…; "
+            "put the first one back"
+        )
+
+
+def restore(training: Training, plan: Plan, fingerprint: str) -> None:
+    """Puts the state where the run it goes on with, or starts from, has left off."""
+    config, state = training.config, training.state
+    if plan.continues:
+        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
+            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
+        read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
+        step, kept, damaged = load_newest(plan.path / "checkpoints")
+        for path in damaged:
+            say(f"warning: {path} is damaged; going on from step {step}")
+        if step:
+            _load(state, kept, f"resume={plan.path}", step)
+        elif (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
+            raise UserError(f"{plan.path / 'checkpoints'}: are gone, and without them the run cannot go on")
+    elif config.fork_from is not None:
+        source = Path(config.fork_from).expanduser()
+        read_run(source, config.trust, "fork_from")
+        step, kept, _ = load_newest(source / "checkpoints")
+        if not step:
+            raise UserError(f"fork_from={source}: has no checkpoint to start from")
+        _load(state, kept, f"fork_from={source}")
+
+
+def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:
+    """All of a checkpoint, or where no step is given its weights alone."""
+    part = "weights do"
+    try:
+        state.load_weights(kept)
+        if step is not None:
+            part = "state does"
+            state.load_progress(kept, step)
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{source}: its {part} not fit: {last_line(error)}") from error

@@ -1,0 +1,30 @@
+"""A step on several GPUs of one process: nn.DataParallel as one more way to take the gradient."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from gan_runner.state import State
+from gan_runner.step import Differentiate, Game, Gradients, Terms, TermsOf, UpdateBatch, gradients_of
+
+
+class Replica(nn.Module):
+    """Both networks in one module, so that each GPU gets a copy of both, and penalties are computed inside of it."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.generator, self.discriminator = state.generator.module, state.discriminator.module
+
+    def forward(self, terms_of: TermsOf, game: Game, batch: UpdateBatch) -> Terms:
+        """The terms of this GPU's part of the batch, which DataParallel gathers."""
+        return terms_of(game, self.generator, self.discriminator, batch)
+
+
+def differentiate_in_parallel(state: State, device_ids: Sequence[int]) -> Differentiate:
+    """`gan_runner.step.differentiate` with each batch shared out over these GPUs."""
+    parallel = nn.DataParallel(Replica(state), device_ids=list(device_ids))
+
+    def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
+        return gradients_of(game, state[name], parallel(terms_of, game, batch))
+
+    return differentiate

@@ -1,0 +1,3 @@
+"""Temporary."""
+
+from gan_runner.machine.devices import Ranks as Ranks

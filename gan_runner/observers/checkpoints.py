@@ -1,0 +1,116 @@
+"""What a run can go on from: the newest checkpoints, the best one, and the weights to sample from."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_runner.console import say
+from gan_runner.metrics import Goal
+from gan_runner.observers.base import Interrupted, Moment, NotFinite, Observer
+from gan_runner.observers.evaluation import best
+from gan_runner.paths import write_atomically
+from gan_runner.runs import checkpoint
+from gan_runner.runs.directory import RunDirectory
+from gan_runner.runs.logger import Logger
+from gan_runner.state import State
+
+
+class Saving(Observer):
+    """Due at its own steps, and where one of the observers in `enders` may end the training."""
+
+    def __init__(self, every: int, steps: int, state: State, enders: Sequence[Observer]) -> None:
+        super().__init__(every, steps)
+        self.state, self.enders = state, enders
+
+    def is_due(self, step: int) -> bool:
+        return super().is_due(step) or any(ender.is_due(step) for ender in self.enders)
+
+    def is_time(self, moment: Moment) -> bool:
+        """Whether there is something to save: the training ends here, or it is one of its own steps."""
+        return super().is_due(moment.step) or moment.ending is not None
+
+
+class ReadyToSave(Saving):
+    """Before a checkpoint, in all processes: no weight may be other than finite, and penalties are made the mean.
+
+    Each process holds the penalties of its own share of a batch; a run that goes on starts from their mean.
+    """
+
+    def __init__(
+        self, every: int, steps: int, state: State, enders: Sequence[Observer], mean: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(every, steps, state, enders)
+        self.mean = mean
+
+    def __call__(self, moment: Moment) -> None:
+        if not self.is_time(moment):
+            return
+        if not checkpoint.all_finite(p for _, network in self.state.networks() for p in network.parameters):
+            raise NotFinite("a weight is not finite")
+        penalties = self.state.penalties
+        if penalties:
+            means = self.mean(torch.stack(list(penalties.values())))
+            self.state.penalties = dict(zip(penalties, means.unbind(), strict=True))
+
+
+class Checkpoints(Saving):
+    """Writes checkpoints; where the disk is full, says so and goes on with the last good one, if the run may."""
+
+    def __init__(
+        self,
+        every: int,
+        steps: int,
+        state: State,
+        enders: Sequence[Observer],
+        directory: RunDirectory,
+        logger: Logger,
+        keep: int,
+    ) -> None:
+        super().__init__(every, steps, state, enders)
+        self.directory, self.logger, self.keep = directory, logger, keep
+
+    def __call__(self, moment: Moment) -> None:
+        if not self.is_time(moment):
+            return
+        try:
+            self.save(moment.step)
+        except OSError as error:
+            if moment.step == self.steps or isinstance(moment.ending, Interrupted):
+                raise
+            say(f"warning: no checkpoint at step {moment.step}: {error.strerror}; the last good one is kept")
+
+    def save(self, step: int) -> None:
+        """Writes everything that belongs to this step."""
+        path = self.directory.path
+        self.logger.flush()
+        if self.state.generator.is_trained:  # before the checkpoint, after which the last step is not taken again
+            weights = checkpoint.dump({**self.state.sampled.state_dict(), "step": step})
+            write_atomically(path / "generator.safetensors", weights)
+        checkpoint.save(path / "checkpoints", step, self.state.to_checkpoint(), self.keep)
+        self.directory.write_json("status.json", {"state": "running", "step": step})
+
+
+class KeepBest(Observer):
+    """Keeps the state of a step whose figure to select by is the best so far, the newest of several as good."""
+
+    def __init__(
+        self, every: int, steps: int, state: State, objective: tuple[str, Goal], folder: Path, logger: Logger
+    ) -> None:
+        super().__init__(every, steps)
+        self.state, self.objective, self.folder, self.logger = state, objective, folder, logger
+
+    def is_due(self, step: int) -> bool:
+        """The extra evaluation at the last step is ignored, so that extending a run cannot change its best."""
+        return step % self.every == 0
+
+    def __call__(self, moment: Moment) -> None:
+        tag, goal = self.objective
+        newest = best(self.logger.rows, tag, goal)
+        if tag not in moment.row or newest is None or newest["step"] != moment.step:
+            return
+        try:
+            checkpoint.save_best(self.folder, moment.step, self.state.to_checkpoint())
+        except OSError as error:
+            say(f"warning: the best checkpoint, of step {moment.step}, is not kept: {error.strerror}")

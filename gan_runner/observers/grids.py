@@ -1,0 +1,50 @@
+"""Pictures of samples from fixed noise."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_runner import pictures
+from gan_runner.batches import draw_latent
+from gan_runner.datasets import Dataset
+from gan_runner.observers.base import Moment, Observer
+from gan_runner.observers.networks import Networks
+from gan_runner.randomness import rng
+from gan_runner.runs.logger import Logger
+
+
+class Grids(Observer):
+    """Writes samples/step_….png; of a conditional generator, a row is a class. Points are drawn among the data's."""
+
+    def __init__(
+        self,
+        every: int,
+        steps: int,
+        networks: Networks,
+        dataset: Dataset,
+        shape: tuple[int, int],  # rows and columns
+        folder: Path,
+        logger: Logger,
+    ) -> None:
+        super().__init__(every, steps)
+        self.networks, self.dataset, self.folder, self.logger = networks, dataset, folder, logger
+        rows, self.columns = (networks.num_classes or shape[0]), shape[1]
+        self.noise = rng(networks.seed, "grid")
+        self.z = draw_latent(networks.latent, rows * self.columns, self.noise)
+        self.labels = torch.arange(rows).repeat_interleave(self.columns) if networks.num_classes else None
+
+    def __call__(self, moment: Moment) -> None:
+        samples = self.networks.sample(self.z, self.labels)
+        if samples.ndim == 2 and moment.step % self.every == 0:
+            self.networks.state.evolution.append(samples[0])
+        picture = self.draw(samples, moment)
+        pictures.save(self.folder / f"step_{moment.step:08d}.png", picture)
+        self.logger.image("samples/grid", picture, moment.step)
+
+    def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
+        """The picture of samples (N, *shape)."""
+        if samples.shape[1:] != (2,):
+            return pictures.grid(samples, self.columns)
+        real, _ = self.dataset.batch(0, len(samples), self.networks.seed)
+        return pictures.scatter(real.cpu(), samples)

@@ -1,0 +1,34 @@
+"""What the observers before it found, written down and shown."""
+
+from collections.abc import Collection
+
+from gan_runner.console import Progress, in_short
+from gan_runner.observers.base import Moment, Observer
+from gan_runner.runs.logger import Logger
+
+
+class AfterOthers(Observer):
+    """Due whenever one of the observers with these periods is."""
+
+    def __init__(self, periods: Collection[int], steps: int) -> None:
+        super().__init__(min(periods), steps)
+        self.periods = sorted(set(periods))
+
+    def is_due(self, step: int) -> bool:
+        return any(step % every == 0 for every in self.periods) or step == self.steps
+
+
+class Log(AfterOthers):
+    """Writes the row of each step at which there is something to log."""
+
+    def __init__(self, periods: Collection[int], steps: int, logger: Logger, progress: Progress) -> None:
+        super().__init__(periods, steps)
+        self.logger, self.progress = logger, progress
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.row:
+            self.logger.write(moment.step, moment.row)
+            self.progress.show(moment.step, in_short(moment.row))
+
+    def end(self, error: BaseException | None) -> None:
+        self.progress.close()

@@ -1,0 +1,54 @@
+"""The networks as observers see them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.batches import draw_latent
+from gan_runner.config.schema import Latent
+from gan_runner.datasets import DataFacts
+from gan_runner.networks.running import apply, evaluated
+from gan_runner.randomness import rng
+from gan_runner.state import State
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Both networks, to sample from and to look at; nothing here changes a weight, a buffer or a stream."""
+
+    state: State
+    facts: DataFacts
+    latent: Latent
+    num_classes: int  # that they are conditioned on, 0: none
+    seed: int
+
+    @property
+    def generator(self) -> nn.Module:
+        """The generator to sample from: its moving average, where there is one."""
+        return self.state.sampled
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """The discriminator."""
+        return self.state.discriminator.module
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Samples (B, *shape) of latents (B, latent_dim) in eval mode, as the discriminator sees them, on the CPU."""
+        device = self.state.device
+        with evaluated(self.generator):
+            return apply(self.generator, z.to(device), None if labels is None else labels.to(device)).float().cpu()
+
+    def sample(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The same in the data's own units: images in [0, 1]."""
+        return self.facts.in_data_units(self.generate(z, labels))
+
+    def draw(self, count: int, purpose: str = "observer", labels: Tensor | None = None) -> Tensor:
+        """`count` samples in the data's units, always of the same noise, which belongs to the seed and the purpose.
+
+        Without `labels`, those of a conditional generator take turns.
+        """
+        if labels is None and self.num_classes:
+            labels = torch.arange(count) % self.num_classes
+        return self.sample(draw_latent(self.latent, count, rng(self.seed, purpose)), labels)

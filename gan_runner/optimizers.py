@@ -1,0 +1,244 @@
+"""What a step applies to parameters and gradients: torch's optimizers as functions, and any other by its own `step()`.
+
+As a function, an optimizer can be compiled into the step, and costs less: making an object of torch.optim imports
+torch._dynamo (2 s), and its bookkeeping in Python takes a fifth of a small network's step. The arithmetic is torch's.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+Moments = dict[str, list[Tensor]]  # by name, one for each parameter
+StateOf = dict[int, dict[str, Any]]  # as in torch's state_dict()["state"]: by the number of the parameter, then by name
+
+
+class Optimizer(ABC):
+    """Updates parameters in place."""
+
+    learning_rate: float  # as configured, before any schedule
+    as_function: ClassVar[bool]  # whether it can be compiled and stacked
+
+    @abstractmethod
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
+        """One step down the gradients."""
+
+    @abstractmethod
+    def state_dict(self) -> StateOf:
+        """What the next update depends on."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
+        """Goes back to what `state_dict` returned; ValueError or KeyError where it belongs to other parameters."""
+
+
+class OwnStep(Optimizer):
+    """Any class of torch.optim, or of a user's own, by its `step()`."""
+
+    as_function = False
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.learning_rate = optimizer.param_groups[0]["lr"]
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        with torch.enable_grad():  # as its author expects
+            self.optimizer.step()
+
+    def state_dict(self) -> StateOf:
+        return self.optimizer.state_dict()["state"]
+
+    def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for parameter, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                    moments[name] = like(parameter, moment)
+
+
+class AsFunction(Optimizer):
+    """One of torch's optimizers as a function of its hyperparameters, the keywords of the class."""
+
+    as_function = True
+
+    def __init__(self, parameters: Sequence[Tensor], **hyperparameters: Any) -> None:
+        self.learning_rate = hyperparameters.pop("lr")
+        self.hyperparameters = hyperparameters
+        self.moments: Moments = {
+            name: [torch.zeros_like(p, memory_format=torch.preserve_format) for p in parameters]
+            for name in self.names()
+        }
+        self.steps: list[Tensor] = []
+        if self.counts_steps:
+            fused = bool(hyperparameters.get("fused"))
+            kind = {"dtype": torch.float32} if fused else {}
+            self.steps = [torch.zeros((), device=p.device if fused else "cpu", **kind) for p in parameters]
+
+    counts_steps: ClassVar[bool]
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The moments of a parameter, by torch's names."""
+
+    def state_dict(self) -> StateOf:
+        state: StateOf = {i: {"step": step} for i, step in enumerate(self.steps)}
+        for name, moments in self.moments.items():
+            for i, moment in enumerate(moments):
+                state.setdefault(i, {})[name] = moment
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
+        for name, held in {"step": self.steps, **self.moments}.items():
+            for i, moment in enumerate(held):
+                found = state[i][name] if i in state else torch.zeros(())  # a parameter without a gradient so far
+                if i in state and found.shape != moment.shape:
+                    raise ValueError(f"{name} of shape {tuple(found.shape)} for a weight of {tuple(moment.shape)}")
+                moment.copy_(found)
+
+    def choices(self) -> dict[str, Any]:
+        """How torch is to compute it: as configured, or in a compiled step by what can be compiled."""
+        if torch.compiler.is_compiling():
+            return {"foreach": False, "fused": False, "capturable": True}
+        return {key: self.hyperparameters[key] for key in ("foreach", "fused") if key in self.hyperparameters}
+
+
+class Adam(AsFunction):
+    """Adam (Kingma & Ba 2015)."""
+
+    counts_steps = True
+    compute = staticmethod(adam)
+
+    def names(self) -> list[str]:
+        return ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.hyperparameters["amsgrad"]
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
+        own, steps = self.hyperparameters, self.steps
+        if torch.compiler.is_compiling():  # where 1 - β₂ ** step is a tensor: in fp32 it would be off by 1e-4 at first
+            steps = [step.double() for step in steps]
+        self.compute(
+            list(parameters),
+            list(gradients),
+            self.moments["exp_avg"],
+            self.moments["exp_avg_sq"],
+            self.moments.get("max_exp_avg_sq", []),
+            steps,
+            amsgrad=own["amsgrad"],
+            beta1=own["betas"][0],
+            beta2=own["betas"][1],
+            lr=learning_rate,
+            weight_decay=own["weight_decay"],
+            eps=own["eps"],
+            maximize=own["maximize"],
+            **self.choices(),
+        )
+        if steps is not self.steps:
+            for step, counted in zip(self.steps, steps, strict=True):
+                step.copy_(counted)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    compute = staticmethod(adamw)
+
+
+class RMSprop(AsFunction):
+    """RMSprop (Hinton 2012)."""
+
+    counts_steps = True
+
+    def names(self) -> list[str]:
+        own = self.hyperparameters
+        return ["square_avg"] + ["momentum_buffer"] * (own["momentum"] > 0) + ["grad_avg"] * own["centered"]
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
+        own = {key: self.hyperparameters[key] for key in ("alpha", "eps", "weight_decay", "momentum", "centered")}
+        choices = {key: value for key, value in self.choices().items() if key != "fused"}
+        rmsprop(
+            list(parameters),
+            list(gradients),
+            self.moments["square_avg"],
+            self.moments.get("grad_avg", []),
+            self.moments.get("momentum_buffer", []),
+            self.steps,
+            lr=learning_rate,
+            maximize=self.hyperparameters["maximize"],
+            **own,
+            **choices,
+        )
+
+
+class SGD(AsFunction):
+    """Gradient descent, with momentum or without."""
+
+    counts_steps = False
+
+    def names(self) -> list[str]:
+        return ["momentum_buffer"] * (self.hyperparameters["momentum"] > 0)
+
+    def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
+        own = {key: self.hyperparameters[key] for key in ("weight_decay", "momentum", "dampening", "nesterov")}
+        choices = {key: value for key, value in self.choices().items() if key != "capturable"}
+        buffers = self.moments.get("momentum_buffer", [None] * len(parameters))
+        sgd(
+            list(parameters),
+            list(gradients),
+            buffers,
+            lr=learning_rate,
+            maximize=self.hyperparameters["maximize"],
+            **own,
+            **choices,
+        )
+
+
+FUNCTIONS: dict[type, type[AsFunction]] = {
+    torch.optim.Adam: Adam,
+    torch.optim.AdamW: AdamW,
+    torch.optim.RMSprop: RMSprop,
+    torch.optim.SGD: SGD,
+}
+# Where one of these is set, the class's own step is taken. (Momentum that is damped begins with a bare gradient.)
+ONLY_BY_OWN_STEP = ("capturable", "differentiable", "dampening", "decoupled_weight_decay")
+
+
+def make_optimizer(cls: type[torch.optim.Optimizer], values: Mapping[str, Any], parameters: list[Tensor]) -> Optimizer:
+    """The optimizer `cls` with the keywords `values`, as a function where it has one. ValueError for a bad value."""
+    defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "params"}
+    hyperparameters = {**defaults, **values}
+    as_function = FUNCTIONS.get(cls)
+    if as_function is None or any(hyperparameters.get(key) for key in ONLY_BY_OWN_STEP):
+        return OwnStep(cls(parameters, **values))
+    try:
+        cls(_unread(), **values)  # checks its values, and then looks at the parameters
+    except _ValuesAreGood:
+        return as_function(parameters, **hyperparameters)
+    raise AssertionError(f"{cls.__name__} did not look at its parameters")
+
+
+class _ValuesAreGood(Exception):
+    pass
+
+
+def _unread() -> Iterator[Tensor]:
+    raise _ValuesAreGood
+    yield
+
+
+def like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy of the tensor with the parameter's layout in memory.
+
+    Fused optimizers walk parameter, gradient and moment side by side without a look at strides (channels-last weights).
+    """
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -1,0 +1,151 @@
+"""What a step changes, by name: weights, buffers, moments, the moving average, penalties. To and from a checkpoint."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.optimizers import Optimizer, like
+
+Kept = dict[str, Any]  # nested dicts of tensors and plain values, by the names that a checkpoint has
+
+
+class NetworkState:
+    """A network, the tensors that training changes, and the optimizer that does so."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer | None) -> None:
+        self.module = module
+        self._optimizer = optimizer
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters: list[Tensor] = [p for _, p in named]
+        self.buffers: dict[str, Tensor] = dict(module.named_buffers())
+        self._formats = [torch.contiguous_format if p.is_contiguous() else torch.channels_last for p in self.parameters]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to train."""
+        return self._optimizer is not None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates its parameters."""
+        assert self._optimizer is not None, "a network without parameters has no optimizer"
+        return self._optimizer
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Its parameters and its buffers, by name."""
+        return {"parameters": dict(zip(self.names, self.parameters, strict=True)), "buffers": self.buffers}
+
+    def in_layout(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients with their parameters' layout in memory, which optimizers take for granted."""
+        return [
+            g if g.is_contiguous(memory_format=layout) else like(p, g)
+            for g, p, layout in zip(gradients, self.parameters, self._formats, strict=True)
+        ]
+
+
+class MovingAverage:
+    """A network's exponential moving average, w̄ ← β w̄ + (1 − β) w, which begins as the w of the first update.
+
+    Buffers, such as the statistics of batch normalization, are copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(network)
+        self.decay = decay
+        self.updates = 0
+        self.parameters: list[Tensor] = [p for p in self.module.parameters() if p.requires_grad]
+        self.buffers: dict[str, Tensor] = dict(self.module.named_buffers())
+
+    def next_weight(self) -> float:
+        """The weight of w in the update that comes now: 1 − β, and 1 the first time."""
+        self.updates += 1
+        return 1.0 if self.updates == 1 else 1 - self.decay
+
+    def update(self, network: NetworkState, weight: float | Tensor) -> None:
+        """Takes in the network as it is now."""
+        if isinstance(weight, Tensor):  # in a compiled step, which would be compiled anew for another number
+            for average, parameter in zip(self.parameters, network.parameters, strict=True):
+                average.lerp_(parameter, weight.to(parameter.dtype))
+        else:
+            torch._foreach_lerp_(self.parameters, network.parameters, weight)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(network.buffers[name])
+
+    def state_dict(self) -> Kept:
+        """As a checkpoint has it."""
+        kept = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {"n_averaged": torch.tensor(self.updates), **kept}
+
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+        """Goes back to what `state_dict` returned."""
+        self.module.load_state_dict(weights_of_average(kept))
+        self.updates = int(kept["n_averaged"])
+
+
+class State:
+    """Both networks, the average of the generator where there is one, and the newest value of each penalty."""
+
+    def __init__(
+        self, generator: NetworkState, discriminator: NetworkState, average: MovingAverage | None = None
+    ) -> None:
+        self.generator, self.discriminator, self.average = generator, discriminator, average
+        self.penalties: dict[str, Tensor] = {}  # weighted means; a lazy one is not computed at each step
+        self.step = 0  # how many steps were taken
+        self.members: int | None = None  # how many runs are stacked; None: this is one
+        self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
+
+    def __getitem__(self, name: str) -> NetworkState:
+        return {"generator": self.generator, "discriminator": self.discriminator}[name]
+
+    def networks(self) -> Iterator[tuple[str, NetworkState]]:
+        """The networks that are trained, by name."""
+        return ((name, self[name]) for name in ("generator", "discriminator") if self[name].is_trained)
+
+    @property
+    def sampled(self) -> nn.Module:
+        """The generator to sample from: the average, where there is one."""
+        return self.generator.module if self.average is None else self.average.module
+
+    def to_checkpoint(self) -> Kept:
+        """Everything that the next step depends on and that is not a function of (seed, step)."""
+        kept: Kept = {
+            "generator": self.generator.module.state_dict(),
+            "discriminator": self.discriminator.module.state_dict(),
+            "optimizer": {name: network.optimizer.state_dict() for name, network in self.networks()},
+            "penalties": self.penalties,
+        }
+        if self.average is not None:
+            kept["ema"] = self.average.state_dict()
+        if self.evolution:
+            kept["evolution"] = torch.stack(self.evolution)
+        return kept
+
+    def load_weights(self, kept: Kept) -> None:
+        """Takes the weights of a checkpoint; KeyError, RuntimeError … where they are another architecture's."""
+        self.generator.module.load_state_dict(kept.get("generator", {}))
+        self.discriminator.module.load_state_dict(kept["discriminator"])
+        if self.average is not None and "ema" in kept:
+            self.average.load_state_dict(kept["ema"])
+
+    def load_progress(self, kept: Kept, step: int) -> None:
+        """Takes the rest: moments, penalties, and the step after which it was written. Errors as of `load_weights`."""
+        for name, network in self.networks():
+            moments = kept.get("optimizer", {}).get(name, {})
+            network.optimizer.load_state_dict({int(i): moment for i, moment in moments.items()})
+        self.penalties = {name: penalty.to(self.device) for name, penalty in kept.get("penalties", {}).items()}
+        self.evolution = list(kept.get("evolution", []))
+        self.step = step
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.discriminator.parameters[0].device
+
+
+def weights_of_average(kept: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in a moving average's part of a checkpoint, by the names that the network has for them."""
+    return {name.removeprefix("module."): t for name, t in kept.items() if name.startswith("module.")}

@@ -1,0 +1,295 @@
+"""Algorithm 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), as functions of tensors.
+
+`step` updates the discriminator k times and the generator once. Both losses are written in terms of two callables,
+generator(z[, labels]) -> samples and discriminator(x[, labels]) -> logits, so that the same arithmetic runs in three
+ways, which differ only in who takes the gradient:
+
+- eagerly, by autograd on the modules (`differentiate`);
+- as one compiled graph, by `torch.func.grad` on the modules as functions (`differentiate_functions`);
+- for R stacked runs at once, by the same under `torch.vmap` (`differentiate_members`).
+
+Nothing here knows of configuration, files, processes or clocks, and nothing is drawn at random but by the networks.
+"""
+
+from __future__ import annotations  # torch.compile cannot evaluate those of inner functions
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from gan_runner.losses import Loss
+from gan_runner.networks.running import apply
+from gan_runner.regularizers import Batch, Regularizer
+from gan_runner.state import NetworkState, State
+
+Network = Callable[..., Tensor]
+Terms = dict[str, Tensor]
+
+
+class UpdateBatch(NamedTuple):
+    """What one update is made of; labels are None where the networks are unconditional."""
+
+    real: Tensor  # (B, *shape)
+    real_labels: Tensor | None  # (B,)
+    z: Tensor  # (B, latent_dim)
+    fake_labels: Tensor | None  # (B,)
+    uniform: Tensor | None = None  # (B,) in [0, 1), for the penalties; None where none is due
+    due: tuple[str, ...] = ()  # the penalties of this update
+
+
+class StepBatch(NamedTuple):
+    """What one step is made of."""
+
+    discriminator: Sequence[UpdateBatch]  # k of them
+    generator: UpdateBatch | None  # None: the generator stays as it is
+
+
+class Rates(NamedTuple):
+    """What changes from step to step and is no data: floats, or scalar tensors where the step is compiled."""
+
+    discriminator: float | Tensor  # the learning rate
+    generator: float | Tensor
+    average: float | Tensor  # 1 - β of the moving average, and 1 the first time
+
+
+@dataclass(frozen=True)
+class Game:
+    """What the two networks play for."""
+
+    loss: Loss
+    regularizers: Mapping[str, Regularizer]
+    separate: bool = False  # one optimizer step each on real and fake samples, not one on both
+    concatenated: bool = False  # real and fake samples go through the discriminator as one batch
+    precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32
+    gradient_clip: float | None = None  # the largest norm of a network's gradient
+
+
+# Both losses
+
+
+def discriminator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
+    """The terms of the discriminator's loss on real and fake samples, the penalties that are due, and the logits."""
+    fake = _generate(game, generator, batch)
+    if game.concatenated:
+        labels = None
+        if batch.real_labels is not None and batch.fake_labels is not None:
+            labels = torch.cat([batch.real_labels, batch.fake_labels])
+        real_logits, fake_logits = _run(game, discriminator, torch.cat([batch.real, fake]), labels).chunk(2)
+    else:
+        real_logits = _run(game, discriminator, batch.real, batch.real_labels)
+        fake_logits = _run(game, discriminator, fake, batch.fake_labels)
+    real_term, fake_term = game.loss.discriminator_terms(real_logits, fake_logits)
+    terms = {"real_logits": real_logits, "fake_logits": fake_logits}
+    terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term}
+    return terms | _penalties(game, discriminator, batch, fake)
+
+
+def real_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
+    """The half of the discriminator's loss on real samples."""
+    logits = _run(game, discriminator, batch.real, batch.real_labels)
+    return {"real_logits": logits, "discriminator_real": game.loss.real(logits)}
+
+
+def fake_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
+    """The half of the discriminator's loss on fake samples, and the penalties that are due."""
+    fake = _generate(game, generator, batch)
+    logits = _run(game, discriminator, fake, batch.fake_labels)
+    terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)}
+    return terms | _penalties(game, discriminator, batch, fake)
+
+
+def generator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
+    """The terms of the generator's loss; only a paired loss looks at real samples."""
+    real_logits = None
+    if game.loss.paired:
+        with torch.no_grad():
+            real_logits = _run(game, discriminator, batch.real, batch.real_labels)
+    fake = _run(game, generator, batch.z, batch.fake_labels)
+    fake_logits = _run(game, discriminator, fake, batch.fake_labels)
+    return {"generator": game.loss.generator_term(fake_logits, real_logits)}
+
+
+def reduce(game: Game, terms: Terms) -> tuple[Tensor, Terms]:
+    """The loss, a scalar, and what it is the sum of: the mean of each term, and of each penalty times its weight.
+
+    A penalty that is applied at every `interval`-th update counts `interval` times, which makes it as strong as if it
+    were applied at each (StyleGAN2, appendix B).
+    """
+    means = {name: terms[name].mean() for name in LOSSES if name in terms}
+    loss, *others = means.values()
+    for other in others:
+        loss = loss + other
+    for name, regularizer in game.regularizers.items():
+        if name in terms:
+            means[name] = regularizer.weight * terms[name].mean()
+            loss = loss + regularizer.interval * means[name]
+    return loss, {f"loss/{name}": mean for name, mean in means.items()}
+
+
+LOSSES = ("discriminator_real", "discriminator_fake", "generator")
+
+
+def _generate(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
+    with torch.no_grad():
+        return _run(game, generator, batch.z, batch.fake_labels)
+
+
+def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    if game.precision == torch.float32:
+        return apply(network, inputs, labels)
+    with torch.autocast(inputs.device.type, game.precision):
+        return apply(network, inputs, labels).float()
+
+
+def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, fake: Tensor) -> Terms:
+    if not batch.due:
+        return {}
+    assert batch.uniform is not None
+    samples = Batch(batch.real, batch.real_labels, fake, batch.fake_labels, batch.uniform)
+    return {name: game.regularizers[name](discriminator, samples) for name in batch.due}
+
+
+# Their gradients
+
+TermsOf = Callable[[Game, Network, Network, UpdateBatch], Terms]
+Gradients = tuple[Sequence[Tensor], Terms]  # by parameter; and what was computed on the way, detached
+Differentiate = Callable[[Game, State, str, TermsOf, UpdateBatch], Gradients]
+
+
+def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
+    """The gradient of a loss with respect to the parameters of network `name`, by autograd on the modules."""
+    return gradients_of(game, state[name], terms_of(game, state.generator.module, state.discriminator.module, batch))
+
+
+def gradients_of(game: Game, network: NetworkState, terms: Terms) -> Gradients:
+    """The gradient of the loss that these terms add up to, by autograd."""
+    loss, means = reduce(game, terms)
+    gradients = torch.autograd.grad(loss, network.parameters, allow_unused=True, materialize_grads=True)
+    return network.in_layout(gradients), _computed(terms, means)
+
+
+def differentiate_functions(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
+    """The same by `torch.func.grad`, on the modules as functions of their parameters and buffers."""
+    gradients, computed, buffers = _functional_gradients(game, state, name, terms_of, tensors_of(state), batch)
+    _copy_buffers(state, buffers)
+    return gradients, computed
+
+
+def differentiate_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
+    """The same for R runs whose tensors are stacked along a first dimension, and whose batches are, too."""
+
+    def of_one_member(tensors: Tensors, batch: UpdateBatch) -> tuple[list[Tensor], Terms, Tensors]:
+        return _functional_gradients(game, state, name, terms_of, tensors, batch)
+
+    tensors, due = tensors_of(state), batch.due
+    run = torch.vmap(lambda t, b: of_one_member(t, UpdateBatch(*b, due)), randomness="different")
+    gradients, computed, buffers = run(tensors, tuple(batch)[:-1])
+    _copy_buffers(state, buffers)
+    return gradients, computed
+
+
+Tensors = dict[str, dict[str, dict[str, Tensor]]]  # by network, "parameters" or "buffers", and name
+
+
+def tensors_of(state: State) -> Tensors:
+    """Both networks' parameters and buffers."""
+    return {name: state[name].tensors() for name in ("generator", "discriminator")}
+
+
+def _functional_gradients(
+    game: Game, state: State, name: str, terms_of: TermsOf, tensors: Tensors, batch: UpdateBatch
+) -> tuple[list[Tensor], Terms, Tensors]:
+    def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Terms, Tensors]]:
+        # Modules write to their buffers (running statistics): to copies, which are returned.
+        held = {network: dict(kinds) for network, kinds in tensors.items()}
+        for kinds in held.values():
+            kinds["buffers"] = {key: buffer.clone() for key, buffer in kinds["buffers"].items()}
+        held[name]["parameters"] = parameters
+        networks = {network: _as_function(state[network], kinds) for network, kinds in held.items()}
+        terms = terms_of(game, networks["generator"], networks["discriminator"], batch)
+        loss, means = reduce(game, terms)
+        return loss, (_computed(terms, means), held)
+
+    gradients, (computed, held) = torch.func.grad(loss_of, has_aux=True)(tensors[name]["parameters"])
+    buffers = {network: {"buffers": kinds["buffers"]} for network, kinds in held.items()}
+    return list(gradients.values()), computed, buffers
+
+
+def _as_function(network: NetworkState, tensors: Mapping[str, dict[str, Tensor]]) -> Network:
+    def call(*inputs: Any) -> Tensor:
+        return functional_call(network.module, (tensors["parameters"], tensors["buffers"]), inputs)
+
+    return call
+
+
+@torch.no_grad()
+def _copy_buffers(state: State, buffers: Tensors) -> None:
+    for network, kinds in buffers.items():
+        for key, buffer in state[network].buffers.items():
+            buffer.copy_(kinds["buffers"][key])
+
+
+def _computed(terms: Terms, means: Terms) -> Terms:
+    logits = {key: terms[key] for key in ("real_logits", "fake_logits") if key in terms}
+    return {key: tensor.detach() for key, tensor in (logits | means).items()}
+
+
+# The updates
+
+
+def step(
+    state: State,
+    batch: StepBatch,
+    rates: Rates,
+    game: Game,
+    measure: bool = False,
+    differentiate: Differentiate = differentiate,
+    average: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+) -> tuple[State, Terms]:
+    """One step of Algorithm 1: k updates of the discriminator, each on a batch of its own, then one of the generator.
+
+    Returns the state, whose tensors are updated in place, and what was computed: the logits and losses of the last
+    updates, and with `measure` the norm of each network's gradient. `average` takes the mean of gradients over the
+    processes that share the batch.
+    """
+
+    def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
+        """Descends one loss by one step of the network's optimizer."""
+        gradients, computed = differentiate(game, state, name, terms_of, batch)
+        with torch.no_grad():
+            if average is not None:
+                gradients = average(gradients)
+            if measure or game.gradient_clip is not None:
+                gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
+            state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
+        return computed
+
+    computed: Terms = {}
+    for update in batch.discriminator:
+        for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
+            computed |= descend("discriminator", terms_of, update, rates.discriminator)
+    if batch.generator is not None:
+        computed |= descend("generator", generator_terms, batch.generator, rates.generator)
+        if state.average is not None:
+            with torch.no_grad():
+                state.average.update(state.generator, rates.average)
+    state.penalties |= {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}
+    return state, computed
+
+
+def clip(
+    gradients: Sequence[Tensor], limit: float | None, members: int | None = None
+) -> tuple[Sequence[Tensor], Tensor]:
+    """Gradients scaled down to a norm of at most `limit` over all of them, and their norm before; of each member."""
+    if members is not None:
+        clipped, norm = torch.vmap(lambda *g: clip(g, limit))(*gradients)
+        return clipped, norm
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    if limit is None:
+        return gradients, norm
+    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+    return [gradient * factor for gradient in gradients], norm
