@@ -118,6 +118,7 @@ def main(root: str) -> None:
     for measure in (distances, correlations):
         real = [measure(of_class, means)[:, label].mean() for label, of_class in enumerate(digits)]
         print(f"real digits, {measure.__name__} to the mean of their class: {min(real):.2f} to {max(real):.2f}")
+    far = torch.stack([distances(x, mean[None]).quantile(0.95) for x, mean in zip(digits, means, strict=True)])
 
     asked = torch.arange(10)
     for epochs, seed in product((1, 5), range(5)):
@@ -128,10 +129,13 @@ def main(root: str) -> None:
         recognised, nearest, most_alike = (
             int((found == asked).sum()) for found in (classifier(made).argmax(1), away.argmin(1), alike.argmax(1))
         )
+        to_own, like_own = away.diag(), alike.diag()
         print(
             f"epochs {epochs}, seed {seed}: {right:.1%} of the test digits right, {recognised} of its own ten images; "
-            f"distances {away.diag().min():.2f} to {away.diag().max():.2f}, {nearest} nearest to their own mean; "
-            f"correlations {alike.diag().min():.2f} to {alike.diag().max():.2f}, {most_alike} highest with their own",
+            f"distances {to_own.min():.2f} to {to_own.max():.2f}, mean {to_own.mean():.2f}, {nearest} nearest to their "
+            f"own mean, {int((to_own > far).sum())} further from it than 95 % of the real digits; "
+            f"correlations {like_own.min():.2f} to {like_own.max():.2f}, mean {like_own.mean():.2f}, "
+            f"{most_alike} highest with their own",
             flush=True,
         )
         if (epochs, seed) == (1, 0):
