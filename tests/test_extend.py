@@ -179,12 +179,15 @@ def test_a_package_that_cannot_be_imported_is_named(package, refused):
 
 def test_the_example_of_the_readme(typed):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", readme, re.DOTALL)
-    assert {name for name, _ in blocks} == {
+    files: dict[str, str] = {}  # each begins with its name; a fenced block may hold several
+    for block in re.findall(r"```(?:python|yaml)\n(# \S+\.(?:py|yaml)\n.*?)```", readme, re.DOTALL):
+        _, *parts = re.split(r"^# (\S+\.(?:py|yaml))\n", block, flags=re.MULTILINE)
+        files |= zip(parts[::2], parts[1::2], strict=True)
+    assert files.keys() == {
         "mine.py",
         *(f"groups/{name}.yaml" for name in ("dataset/circle", "architecture/mine", "loss/exponential")),
     }
-    for name, text in blocks:
+    for name, text in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
     groups = ("--config-dir", "groups", "dataset=circle", "architecture=mine", "loss=exponential")
