@@ -32,6 +32,7 @@ from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger, Row
 from gan_runner.runs.objectives import DiscriminatorObjective, GeneratorObjective
 from gan_runner.runs.optimization import MovingAverage, lay_out, learning_rate_factor
+from gan_runner.tensor_files import all_finite
 
 
 class Diverged(Exception):
@@ -402,7 +403,7 @@ class Trainer:
 
     def _save(self, must_succeed: bool) -> None:
         """Writes a checkpoint; where the disk is full, says so and goes on with the last good one, if it may."""
-        if not checkpoint.all_finite(p for ps in self.parameters.values() for p in ps):
+        if not all_finite(p for ps in self.parameters.values() for p in ps):
             raise NotFinite("a weight is not finite")
         if self.penalties:  # each process holds that of its own share; a resumed run starts from the mean
             means = self.ranks.mean(torch.stack(list(self.penalties.values())))
