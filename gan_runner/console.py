@@ -4,8 +4,9 @@ import math
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 _SHOWN = {
     "loss": "loss/classifier",
@@ -19,11 +20,19 @@ _LINES = 20  # how many lines a work prints where there is no terminal
 _BESIDE = 58  # columns of a terminal that a bar and its numbers take
 _PAUSE = 15.0  # seconds of silence at least between the lines of a part
 
+_log: TextIO | None = None  # the log.txt of the run under way
+
 
 def say(message: str) -> None:
     """A line on standard error, from the first of the processes that share a run."""
     if os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
+
+
+def log_traceback(error: BaseException) -> None:
+    """Writes where an error came from to the run's log.txt; the terminal has the one line that `say` wrote."""
+    if _log is not None:
+        traceback.print_exception(error, file=_log)
 
 
 def rounded(value: float | None) -> str:
