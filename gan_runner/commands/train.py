@@ -21,7 +21,8 @@ from gan_runner.config.schema import Config
 from gan_runner.console import rounded, say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.evaluation.evaluation import Evaluation, Figure
+from gan_runner.evaluation.evaluation import Evaluation
+from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import Ranks, peak_memory, under_torchrun
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_dataset
