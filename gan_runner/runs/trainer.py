@@ -14,11 +14,13 @@ from torch.nn.functional import logsigmoid
 
 from gan_runner import pictures
 from gan_runner.batches import draw_latent
+from gan_runner.config.components import check
 from gan_runner.config.schema import Config
 from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import DataFacts, Dataset, Gaussian1D
 from gan_runner.errors import UserError
-from gan_runner.evaluation.evaluation import Evaluation, Report, choose_objective
+from gan_runner.evaluation.evaluation import Evaluation, choose_objective
+from gan_runner.evaluation.report import Report
 from gan_runner.health.doctor import Doctor
 from gan_runner.health.rules import Case, Finding
 from gan_runner.machine.devices import Ranks, peak_memory
@@ -78,7 +80,7 @@ class Trainer:
         self.generator_objective = self._parallel(GeneratorObjective(self.parts, self.settings))
 
         # What it is measured by, on the main process alone
-        self.evaluation = ranks.main_alone(Evaluation, config, dataset, ranks.device)
+        self.evaluation = ranks.main_alone(Evaluation, check(config.model_dump()), dataset, ranks.device)
         self.objective = ranks.on_main(choose_objective, self.evaluation, self.settings.objective)
 
         # Where it stands

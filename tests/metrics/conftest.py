@@ -5,9 +5,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets import ArrayDataset, Dataset, GaussianMixture, StackedMNIST
-from gan_runner.metrics import (
-    Samples,
-)
+from gan_runner.metrics import Samples
 
 
 def extracted(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,7 @@ from math import log, sqrt
 
 import pytest
 
-from gan_runner.metrics import (
-    ClassBalance,
-    LabelAccuracy,
-    StackedModes,
-)
+from gan_runner.metrics import ClassBalance, LabelAccuracy, StackedModes
 from tests.metrics.conftest import images_of, seen, stacked
 
 

@@ -3,10 +3,7 @@ import pytest
 from scipy import linalg
 
 from gan_runner.errors import UserError
-from gan_runner.metrics import (
-    FID,
-    KID,
-)
+from gan_runner.metrics import FID, KID
 from tests.metrics.conftest import digits_like, images_of, normal, seen
 
 

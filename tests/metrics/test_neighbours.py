@@ -5,14 +5,7 @@ import pytest
 import torch
 from scipy import spatial
 
-from gan_runner.metrics import (
-    BirthdayParadox,
-    DensityCoverage,
-    NearestNeighbours,
-    PrecisionRecall,
-    Samples,
-    neighbours,
-)
+from gan_runner.metrics import BirthdayParadox, DensityCoverage, NearestNeighbours, PrecisionRecall, Samples, neighbours
 from gan_runner.metrics.neighbours import nearest, usual_distances
 from tests.metrics.conftest import digits_like, extracted, images_of, normal, seen
 

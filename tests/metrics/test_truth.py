@@ -6,15 +6,7 @@ import torch
 from scipy import integrate, stats
 
 from gan_runner.datasets import Gaussian1D, Pattern
-from gan_runner.metrics import (
-    JensenShannon,
-    ModeCoverage,
-    PatternError,
-    Samples,
-    jensen_shannon,
-    masses,
-    pattern_error,
-)
+from gan_runner.metrics import JensenShannon, ModeCoverage, PatternError, Samples, jensen_shannon, masses, pattern_error
 from gan_runner.metrics.truth import truncated_std
 from tests.metrics.conftest import RING, mixture
 
