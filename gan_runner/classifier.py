@@ -1,4 +1,4 @@
-"""`gan-classifier`, also `python -m gan_runner.classifier`: trains what the metrics look through."""
+"""`gan-classifier`, also `python -m gan_runner.classifier`: trains a classifier that metrics take features from."""
 
 from gan_runner.commands import command_line
 from gan_runner.commands.status import Outcome, Status

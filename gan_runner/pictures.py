@@ -14,7 +14,7 @@ from gan_runner.paths import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gan_runner.metrics import Rows
+    from gan_runner.metrics import LazyImages
 
 Picture = np.ndarray
 
@@ -110,7 +110,9 @@ def evolution(vectors: np.ndarray, every: int) -> Picture:
     return _draw(figure)
 
 
-def beside(real: "Rows", real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int) -> Picture:
+def beside(
+    real: "Tensor | LazyImages", real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int
+) -> Picture:
     """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
     count = min(len(real), len(made), 12 * columns)
     left, right = torch.arange(count), torch.arange(count)

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from gan_runner import tensor_files
 from gan_runner.config.trust import refuse_foreign_targets
 from gan_runner.errors import UserError
 from gan_runner.runs import checkpoint
@@ -327,7 +328,7 @@ def test_tampered_checkpoint(run, refused, way, content):
 def test_checkpoint_with_tensors_of_other_shapes(run, refused, part, shape):
     # A fused optimizer would read and write beyond the end of such a tensor.
     path = checkpoint.checkpoints(run / "checkpoints")[-1]
-    leaves = dict(checkpoint._flatten(checkpoint.parse(path.read_bytes(), path)))
+    leaves = dict(tensor_files.flatten(checkpoint.parse(path.read_bytes(), path)))
     assert part in leaves
     replace_checkpoint(run, checkpoint.dump(leaves | {part: torch.zeros(shape)}))
     assert "fit" in refused(*WAYS["resume"])
@@ -335,7 +336,7 @@ def test_checkpoint_with_tensors_of_other_shapes(run, refused, part, shape):
 
 def test_checkpoint_with_a_count_of_steps_that_is_none(run, refused):
     path = checkpoint.checkpoints(run / "checkpoints")[-1]
-    leaves = dict(checkpoint._flatten(checkpoint.parse(path.read_bytes(), path)))
+    leaves = dict(tensor_files.flatten(checkpoint.parse(path.read_bytes(), path)))
     replace_checkpoint(run, checkpoint.dump(leaves | {"optimizer/generator/0/step": torch.zeros(0)}))
     assert "step of shape (0,)" in refused(*WAYS["resume"])
 

@@ -16,6 +16,7 @@ from PIL import Image
 from gan_runner.commands.status import Outcome
 from gan_runner.config import composition
 from gan_runner.runs import checkpoint
+from gan_runner.tensor_files import flatten, parse
 from gan_runner.train import train as gan_train
 
 # Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, a lazy penalty.
@@ -105,7 +106,7 @@ def last_step(directory: Path) -> int:
 def newest_state(directory: Path) -> dict[str, Any]:
     """The newest checkpoint, flat."""
     path = checkpoint.checkpoints(directory / "checkpoints")[-1]
-    return dict(checkpoint._flatten(checkpoint.parse(path.read_bytes(), path)))
+    return dict(flatten(parse(path.read_bytes(), path)))
 
 
 def assert_same_end(one: Path, other: Path) -> None:

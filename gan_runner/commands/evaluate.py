@@ -9,44 +9,45 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner import pictures
-from gan_runner.commands.sample import Checkpoint, find_device, load_generator
+from gan_runner.commands.device import find_device
 from gan_runner.commands.status import Status
-from gan_runner.config.components import check
+from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import rounded, say
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
-from gan_runner.evaluation.evaluation import Evaluation, Report
-from gan_runner.runs.building import build_dataset
+from gan_runner.evaluation.evaluation import Evaluation
+from gan_runner.evaluation.report import Report
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
+from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-class DataPlace(Section):
+class DatasetChanges(Section):
     """Where the data lie now; null: where the run found them."""
 
     root: str | None
 
 
-class Sides(Section):
+class EvaluationChanges(Section):
     """What may differ from the run's own evaluation; null: as there."""
 
     extractor: str | None
     real_samples: PositiveInt | None
 
 
-class Evaluating(Section):
+class EvaluateSettings(Section):
     """Which runs to measure, and by what."""
 
     run: Folder | None
     runs: Folder | list[Folder] | None
     checkpoint: Checkpoint
     metric: dict[str, dict[str, Any]]
-    evaluation: Sides
-    dataset: DataPlace
+    evaluation: EvaluationChanges
+    dataset: DatasetChanges
     seed: NonNegativeInt | None
     trust: list[str]
     device: Device
@@ -57,7 +58,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
 
     Raises `UserError`; of several runs, one that cannot be measured is reported and the others go on.
     """
-    settings = validate(Evaluating, plain)
+    settings = validate(EvaluateSettings, plain)
     device = find_device(settings.device)
     if (settings.run is None) == (settings.runs is None):
         raise UserError("run: name one run directory with run=…, or several, or a folder of them, with runs=…")
@@ -91,8 +92,8 @@ def find_runs(folders: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
-def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Report:
-    """Measures the generator of the run in `path`, which anyone may have made, and keeps what it found there.
+def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -> Report:
+    """Measures the generator of the run in `path`, which anyone may have made, and writes there what it found.
 
     By default with the run's own metrics and noise: the figures are those of its last evaluation. Raises `UserError`,
     also where the run is still at work.
@@ -100,35 +101,49 @@ def evaluate_run(path: Path, settings: Evaluating, device: torch.device) -> Repo
     stored = read_run(path, settings.trust, "run")
     directory = RunDirectory(path)
     try:
-        return _evaluate(directory, stored, settings, device)
+        before = read_json(path / "evaluation.json")
+        experiment = _experiment(path, stored, settings)
+        generator = load_generator(path, settings.trust, device, settings.checkpoint)
+        seed = experiment.config.seed if settings.seed is None else settings.seed
+        report = _measure(path, experiment, generator, seed, device)
+        content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
+        content |= {"objective": before["objective"]} if "objective" in before else {}
+        _write(directory, report, content)
     finally:
         directory.release()
+    return report
 
 
-def _evaluate(directory: RunDirectory, stored: dict[str, Any], settings: Evaluating, device: torch.device) -> Report:
-    path, before = directory.path, read_json(directory.path / "evaluation.json")
+def _experiment(path: Path, stored: dict[str, Any], settings: EvaluateSettings) -> Experiment:
+    """The run's configuration, with what the user typed in its place."""
     if settings.metric:
         stored["metric"] = settings.metric
     if settings.dataset.root is not None:
         stored["dataset"] |= {"root": settings.dataset.root}
     stored["evaluation"] |= {k: v for k, v in settings.evaluation.model_dump().items() if v is not None}
     try:
-        config = check(stored).config
+        return check(stored)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    generator = load_generator(path, settings.trust, device, settings.checkpoint)
-    dataset = build_dataset(config)
+
+
+def _measure(
+    path: Path, experiment: Experiment, generator: TrainedGenerator, seed: int, device: torch.device
+) -> Report:
+    """Compares the generator with the data that it was trained on."""
+    dataset = experiment.build("dataset")
     if dataset.fingerprint() != Manifest.of(path).data.get("fingerprint"):
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
-    evaluation = Evaluation(config, dataset, device)
+    evaluation = Evaluation(experiment, dataset, device)
     if not evaluation.metrics:
         raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, metric=[fid,neighbours]")
     say(f"{path}: {', '.join(evaluation.metrics)}")
-    seed = config.seed if settings.seed is None else settings.seed
-    report = evaluation(generator, seed, with_pictures=True)
+    return evaluation(generator, seed, with_pictures=True)
 
-    content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
-    content |= {"objective": before["objective"]} if "objective" in before else {}
+
+def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> None:
+    """Writes evaluation.json and the pictures; where that fails the figures are still shown."""
+    path = directory.path
     try:
         for name, picture in report.pictures.items():
             pictures.save(path / "evaluation" / f"{name}.png", picture)
@@ -136,7 +151,6 @@ def _evaluate(directory: RunDirectory, stored: dict[str, Any], settings: Evaluat
     except OSError as error:
         report.failures["evaluation.json"] = f"not kept: {error.strerror or error}"
         say(f"error: {path}: the evaluation is not kept: {error.strerror or error}")
-    return report
 
 
 def table_of_one(report: Report) -> "Table":

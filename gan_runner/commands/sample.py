@@ -1,42 +1,31 @@
-"""Samples of a run's generator: the values, a grid of them, single pictures, and the way from one sample to another.
+"""Samples of a run's generator: the values, a grid of them, single pictures, and interpolations between them.
 
-The run directory is all it takes, on any machine.
+The run directory is all that is needed, on any machine.
 """
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_runner import pictures
-from gan_runner.batches import draw_latent
-from gan_runner.config.schema import Config, Device, Latent, Section, validate
-from gan_runner.datasets import DataFacts
+from gan_runner.commands.device import find_device
+from gan_runner.config.schema import Device, Latent, Section, validate
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
-from gan_runner.machine.devices import Ranks, check_device
-from gan_runner.networks.running import apply
 from gan_runner.paths import write_atomically
-from gan_runner.randomness import rng
-from gan_runner.runs.building import build_generator, labels_wanted
-from gan_runner.runs.checkpoint import all_finite, parse
-from gan_runner.runs.directory import read_json, read_run
+from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
-_CHUNK = 64  # latents drawn and used at once, whatever is asked for, so that no sample depends on the count
 _GRID_LIMIT = 1024  # samples in grid.png
 
 
-Checkpoint = Literal["newest", "best"]
-
-
-class Sampling(Section):
+class SampleSettings(Section):
     """What to sample, from which run, and where to write it."""
 
     run: Folder
@@ -53,37 +42,12 @@ class Sampling(Section):
     device: Device
 
 
-@dataclass(frozen=True)
-class TrainedGenerator:
-    """A generator in eval mode, and what is to be known to feed it."""
-
-    network: nn.Module
-    latent: Latent
-    facts: DataFacts
-    num_classes: int  # that it is conditioned on, 0: none
-    device: torch.device
-    step: int  # how long it was trained
-
-    def latents(self, seed: int) -> Iterator[Tensor]:
-        """The inputs that belong to `seed`, without end, in chunks (_CHUNK, latent.dim) on the CPU."""
-        noise = rng(seed, "sample")
-        while True:
-            yield draw_latent(self.latent, _CHUNK, noise)
-
-    @torch.inference_mode()
-    def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, latent.dim), (B,) -> samples (B, *shape) in the data's own units, float32, on the CPU."""
-        wanted = labels.to(self.device) if labels is not None and self.num_classes else None
-        made = apply(self.network, z.to(self.device), wanted)
-        return self.facts.in_data_units(made).cpu()
-
-
 def write_samples(plain: Mapping[str, Any]) -> Path:
     """Writes what the configuration `plain` asks for into the folder that it returns.
 
     Raises `UserError`, and leaves nothing behind, where the configuration or the run is not what it must be.
     """
-    settings = validate(Sampling, plain)
+    settings = validate(SampleSettings, plain)
     run = Path(settings.run).expanduser()
     generator = load_generator(run, settings.trust, find_device(settings.device), settings.checkpoint)
     if settings.label is not None and settings.label >= generator.num_classes:
@@ -93,7 +57,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         shape = (settings.count, *generator.facts.shape)
-        write_atomically(out / "samples.npy", npy(shape, draw(generator, settings)))
+        write_atomically(out / "samples.npy", npy(shape, draw_samples(generator, settings)))
         samples = np.load(out / "samples.npy", mmap_mode="r")  # there may be more than fit into memory
         pictures.save(out / "grid.png", pictures.grid(torch.tensor(samples[:_GRID_LIMIT]), settings.columns))
         for i in range(settings.count if settings.images else 0):
@@ -105,73 +69,11 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     return out
 
 
-def find_device(device: Device) -> torch.device:
-    """The one device to compute on; refuses those that are several."""
-    if device.kind in ("data_parallel", "ddp"):
-        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
-    check_device(device, batch_size=_CHUNK)
-    torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
-    ranks = Ranks()
-    ranks.place(device)
-    return ranks.device
-
-
-def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:
-    """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
-
-    `checkpoint` says which one: what the run ended with (or has come to), or the best by its trainer.objective.
-
-    Raises `UserError`, which names the file that is not what a run leaves.
-    """
-    stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
-    if checkpoint == "best" and ended_best(run):
-        checkpoint = "newest"
-    weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
-    try:
-        config = validate(Config, stored)
-    except UserError as error:
-        raise UserError(f"{run / 'config.yaml'}: {error}") from error
-    data = read_json(manifest).get("data", {})
-    if isinstance(data, dict):
-        data = {key: value for key, value in data.items() if key in DataFacts.model_fields}
-    facts = validate(DataFacts, data, f"{manifest}: data")
-    if not weights.is_file():
-        missing = (
-            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
-        )
-        raise UserError(f"{weights}: is not there; the run has {missing}")
-    try:
-        network = build_generator(config, facts)
-        state = parse(weights.read_bytes(), weights)
-        step = validate(NonNegativeInt, state.pop("step"), f"{weights}: step")
-        network.load_state_dict(_best_generator(state) if checkpoint == "best" else state)
-    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error
-    if not all_finite(network.state_dict().values()):
-        raise UserError(f"{weights}: holds numbers that are not finite")
-    classes = labels_wanted(config.architecture, facts)
-    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)
-
-
-def ended_best(run: Path) -> bool:
-    """Whether a completed run was at its best when it ended, perhaps out of turn: that is no checkpoint of its own."""
-    status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
-    step = objective.get("step") if isinstance(objective, dict) else None
-    return status.get("state") == "completed" and status.get("step") == step
-
-
-def _best_generator(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The generator in a checkpoint, its average where there is one."""
-    if "ema" not in state:
-        return state["generator"]
-    return {name.removeprefix("module."): t for name, t in state["ema"].items() if name.startswith("module.")}
-
-
-def draw(generator: TrainedGenerator, settings: Sampling) -> Iterator[Tensor]:
-    """`count` samples, in chunks; the n-th of a seed is the same whatever the count. Without a label, a class a row."""
-    starts = range(0, settings.count, _CHUNK)
+def draw_samples(generator: TrainedGenerator, settings: SampleSettings) -> Iterator[Tensor]:
+    """`count` samples, in batches; the n-th of a seed does not depend on the count. Without a label, a class a row."""
+    starts = range(0, settings.count, SAMPLE_BATCH)
     for start, z in zip(starts, generator.latents(settings.seed), strict=False):
-        row = torch.arange(start, start + _CHUNK) // settings.columns
+        row = torch.arange(start, start + SAMPLE_BATCH) // settings.columns
         labels = row % max(generator.num_classes, 1) if settings.label is None else torch.full_like(row, settings.label)
         yield generator(z, labels)[: settings.count - start]
 
@@ -185,20 +87,20 @@ def npy(shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Iterator[bytes]:
         yield chunk.numpy().astype("<f4").tobytes()
 
 
-def write_interpolation(out: Path, generator: TrainedGenerator, settings: Sampling, seeds: Sequence[int]) -> None:
-    """The way from the first sample of each seed to that of the next: interpolation.png (a row a leg) and .gif."""
+def write_interpolation(out: Path, generator: TrainedGenerator, settings: SampleSettings, seeds: Sequence[int]) -> None:
+    """From the first sample of each seed to that of the next: interpolation.png, a row from seed to seed, and .gif."""
     step = settings.frames + 1
     corners = torch.cat([next(generator.latents(seed))[:1] for seed in seeds])
-    z = way_through(corners, step, generator.latent)
+    z = latent_path(corners, step, generator.latent)
     labels = torch.full((len(z),), settings.label or 0)
-    chunks = zip(z.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    chunks = zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
     samples = torch.cat([generator(*chunk) for chunk in chunks])
     rows = [samples[i : i + step + 1] for i in range(0, len(samples) - 1, step)]
     pictures.save(out / "interpolation.png", pictures.grid(torch.cat(rows), step + 1))
     pictures.save_animation(out / "interpolation.gif", [pictures.grid(sample[None], 1) for sample in samples])
 
 
-def way_through(corners: Tensor, steps: int, latent: Latent) -> Tensor:
+def latent_path(corners: Tensor, steps: int, latent: Latent) -> Tensor:
     """Latents (steps·(K - 1) + 1, dim) from each of the `corners` (K, dim) to the next in so many `steps`.
 
     Normal latents go along the sphere that nearly all of their mass lies near, others straight.

@@ -143,13 +143,17 @@ class ArrayDataset(Dataset):
         """The indices (N,) of all samples, in the order of that epoch of the run with this `seed`."""
         key = (seed, epoch, self._data.device)
         if self._order is None or self._order[0] != key:
-            order = torch.randperm(len(self), generator=rng(seed, "order", epoch))
-            self._order = (key, order.to(self._data.device))
+            self._order = (key, epoch_order(len(self), seed, epoch).to(self._data.device))
         return self._order[1]
 
     def _take(self, chosen: Tensor) -> Tensor:
         """The samples of these indices (B,), as they are held, (B, *shape)."""
         return self._data[chosen]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The indices (count,) of all samples in the order of that epoch."""
+    return torch.randperm(count, generator=rng(seed, "order", epoch))
 
 
 class Distribution(Dataset):

@@ -1,140 +1,59 @@
 """How near a generator has come to its data, and beside each figure what a perfect sampler would score.
 
-An evaluation draws its own noise, looks at the generator in eval mode, and settles every number of samples before it
-begins. A metric that fails is reported, and ends nothing.
+An evaluation draws its own noise, so that it changes nothing in a training. Features are extracted once, and metrics
+get slices of them; how many samples that takes is known before it begins. A metric that fails is reported, no more.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Sized
-from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from gan_runner import pictures
 from gan_runner.batches import draw_latent
-from gan_runner.config.components import find_component
-from gan_runner.config.schema import Config
-from gan_runner.console import Progress, rounded, say
-from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
-from gan_runner.errors import UserError, did_you_mean
-from gan_runner.evaluation.extractors import find_extractor, how_to_make
-from gan_runner.metrics import Extractor, Goal, Metric, Need, Rows, Samples, Stored
-from gan_runner.paths import cache_folder, write_atomically
-from gan_runner.pictures import Picture, beside
+from gan_runner.config.components import Experiment
+from gan_runner.console import Progress, log_traceback, say
+from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.errors import UserError, did_you_mean, in_one_line
+from gan_runner.evaluation.extractors import Extract, extract, extract_cached, find_extractor, how_to_make
+from gan_runner.evaluation.reference import ReferenceSamples, read_reference
+from gan_runner.evaluation.report import Figure, Report
+from gan_runner.metrics import Extractor, Goal, Metric, Samples
 from gan_runner.randomness import rng
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU
 
-_CHUNK = 2**22  # numbers in a chunk of generated samples
-_LOOK = 1024  # images that the extractor looks at between two signs of progress
+_GENERATED_AT_ONCE = 2**22  # numbers in a batch of generated samples
 _COLUMNS = 8  # of each half of the picture of real and generated samples
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number and all that it depends on."""
-
-    metric: str
-    value: float  # NaN where the samples leave it undefined
-    perfect: float | None  # the same of held-out data in place of generated samples
-    goal: Goal | None
-    samples: int
-    real_samples: int
-    perfect_samples: int
-    held_out: str
-    extractor: str | None
-    extractor_hash: str | None
-
-    @property
-    def perfect_sampler(self) -> str:
-        """`perfect` in words, with its N where there were fewer held-out samples than generated ones."""
-        if self.perfect is None:
-            return ""
-        fewer = "" if self.perfect_samples == self.samples else f" at N {self.perfect_samples:,}"
-        return f"a perfect sampler {rounded(self.perfect)}{fewer}"
-
-
-@dataclass
-class Report:
-    """What an evaluation found."""
-
-    figures: dict[str, Figure] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)  # by metric
-    pictures: dict[str, Picture] = field(default_factory=dict)
-
-    def row(self) -> dict[str, float]:
-        """The figures as the logger wants them; what is undefined is left out."""
-        return {f"metric/{name}": f.value for name, f in self.figures.items() if math.isfinite(f.value)}
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of evaluation.json; null for what is undefined."""
-        figures = {
-            name: {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(f).items()}
-            for name, f in self.figures.items()
-        }
-        return {"figures": figures, "failures": self.failures}
-
-
 class Evaluation:
-    """A dataset with the metrics to hold a generator against it; what concerns real data alone is computed once.
+    """A dataset and the metrics that compare generated samples with it; what concerns real data is computed once.
 
-    Raises `UserError` where a metric says nothing about this dataset. Metrics that want an extractor where there is
-    none are left out, which is said with the command that makes one.
+    Raises `UserError` where a metric cannot be applied to this dataset. Metrics that need an extractor where there is
+    none are left out, with a warning that says how to make one.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
-        config = getattr(config, "config", config)
+    def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
         self.dataset = dataset
-        self._config = config
+        self._config = experiment.config
         self._facts = DataFacts.of(dataset)
-        self.extractor: Extractor | None = None
-        self._first = cache(lambda side, count: side[:count])
-        self._perfect: dict[str, dict[str, float]] = {}
-        self._done = 0
+        self._perfect: dict[str, dict[str, float]] = {}  # the figures of held-out data, by metric
         self._progress: Progress | None = None
-        metrics: dict[str, Metric] = {name: find_component(config, f"metric.{name}").build() for name in config.metric}
+        self._done = 0  # samples, of which `_progress` knows the total
+        metrics: dict[str, Metric] = {name: found.build() for name, found in experiment.group("metric").items()}
         for name, metric in metrics.items():
-            if reason := metric.unfit(dataset, config.architecture.conditional):
+            if reason := metric.why_not_applicable(dataset, self._config.architecture.conditional):
                 raise UserError(f"metric.{name}: {reason}")
-        if config.evaluation.extractor != "auto" or any(metric.needs for metric in metrics.values()):
-            self.extractor = find_extractor(config.evaluation.extractor, dataset, device)
-        classes = self.extractor.classes if self.extractor is not None else 0
-        if classes and dataset.num_classes and classes != dataset.num_classes:
-            raise UserError(
-                f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}"
-            )
-        seen = (None, "features" if self.extractor is not None else None, "classes" if classes else None)
-        blind = [name for name, metric in metrics.items() if metric.needs not in seen]
-        if blind:
-            kind: Need = "classes" if all(metrics[name].needs == "classes" for name in blind) else "features"
-            say(f"warning: left out for want of an extractor: {', '.join(blind)}; {how_to_make(dataset, kind)}")
-        self.metrics = {name: metric for name, metric in metrics.items() if name not in blind}
-        self._check_figures()
-        self._check_numbers()
-
-    def _check_figures(self) -> None:
-        """UserError where two metrics compute a figure of one name: one of them would be lost."""
-        owners: dict[str, str] = {}
-        for name, metric in self.metrics.items():
-            for figure in metric.goals:
-                if figure in owners:
-                    raise UserError(f"metric.{name}: computes '{figure}', and so does metric.{owners[figure]}")
-                owners[figure] = name
-
-    def _check_numbers(self) -> None:
-        """UserError where a metric would have too few samples at each evaluation because a key says so."""
-        limit = self._config.evaluation.real_samples
-        for name, metric in self.metrics.items():
-            least = metric.least(self.extractor.features if self.extractor is not None else 0)
-            if metric.samples < least:
-                raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {least}")
-            if limit is not None and limit < least and metric.against != "none":
-                raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {least}")
+        self.extractor: Extractor | None = None
+        choice = self._config.evaluation.extractor
+        if choice != "auto" or any(metric.needs for metric in metrics.values()):
+            self.extractor = find_extractor(choice, dataset, device)
+        self.metrics = _with_their_needs_met(metrics, self.extractor, dataset)
+        _check(self.metrics, self.extractor, self._config.evaluation.real_samples)
 
     @property
     def goals(self) -> dict[str, Goal | None]:
@@ -142,198 +61,160 @@ class Evaluation:
         return {figure: goal for metric in self.metrics.values() for figure, goal in metric.goals.items()}
 
     def __call__(self, generate: Generate, seed: int, with_pictures: bool, part_of: Progress | None = None) -> Report:
-        """Measures what `generate` makes of the noise that belongs to `seed`, perhaps as a part of other work."""
-        report = Report()
+        """Measures what `generate` makes of the noise of `seed`; the bar stands below that of `part_of`, if any."""
+        report, self._progress, self._done = Report(), None, 0
         if not self.metrics:
             return report
-        self._done, self._progress = 0, None
         try:
-            self._progress = Progress("evaluated", self._work(), part_of=part_of)
-            made = self._draw(generate, seed)
+            counts, to_extract = [metric.samples for metric in self.metrics.values()], self._to_extract()
+            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), part_of=part_of)
+            generated = self._generate(max(counts), generate, seed)
         except Exception as error:
-            report.failures = dict.fromkeys(self.metrics, _one_line(error))
-            say(f"warning: nothing could be measured: {_one_line(error)}")
+            report.failures = dict.fromkeys(self.metrics, _warn("nothing could be measured", error))
         else:
-            self._measure(report, made, with_pictures)
+            self._measure_all(generated, to_extract, report, with_pictures)
         finally:
             if self._progress is not None:
                 self._progress.close()
         return report
 
-    def _measure(self, report: Report, made: Samples, with_pictures: bool) -> None:
-        """Adds to `report` what each metric says of the samples `made`, or why it fails."""
-        first = cache(lambda count: made[:count])
-        real = self._real.samples
-        for name, metric in self.metrics.items():
-            part, (truth, ideal, reference) = first(metric.samples), self._parts_of_real(metric)
-            extractor = self.extractor if metric.needs else None
-            self._advance(0, name)
-            try:
-                found = metric.measure(part, truth, self.dataset)
-                best = self._score_of_perfect(name, metric, ideal, reference)
-                for figure, value in found.items():
-                    report.figures[figure] = Figure(
-                        metric=name,
-                        value=float(value),
-                        perfect=best.get(figure),
-                        goal=metric.goals[figure],
-                        samples=len(part),
-                        real_samples=len(truth),
-                        perfect_samples=len(ideal),
-                        held_out=self._real.whence,
-                        extractor=extractor.name if extractor else None,
-                        extractor_hash=extractor.hash if extractor else None,
-                    )
-                if with_pictures and (picture := metric.picture(part, truth, self.dataset)) is not None:
-                    report.pictures[name] = picture
-            except Exception as error:
-                report.failures[name] = _one_line(error)
-                say(f"warning: metric {name} failed: {report.failures[name]}")
-            self._advance(metric.samples, name)
-        if with_pictures and self._facts.is_image:
-            try:
-                report.pictures["samples"] = beside(real.rows, real.labels, made.values, made.labels, _COLUMNS)
-            except Exception as error:
-                say(f"warning: no picture of real samples beside generated ones: {_one_line(error)}")
+    @cached_property
+    def _reference(self) -> ReferenceSamples:
+        return read_reference(self.dataset, self.metrics.values(), self._config.evaluation.real_samples)
 
-    def _parts_of_real(self, metric: Metric) -> tuple[Samples, Samples, Samples]:
-        """What a metric sees of the real, the ideal and the reference samples.
-
-        One for all metrics and evaluations that want as many, so that its features are found once.
-        """
-        real = self._real
-        truth, reference = (self._first(side, _wanted(metric, len(side))) for side in (real.samples, real.reference))
-        return truth, self._first(real.ideal, metric.samples), reference
-
-    def _work(self) -> int:
-        """How many samples there are to draw, to look at (by the extractor) and to measure, each metric's apart."""
-        looking = {name: metric for name, metric in self.metrics.items() if metric.needs}
-        made = {metric.samples for metric in looking.values()}
-        real = {
-            id(part): len(part)
-            for name, metric in looking.items()
-            for part in self._parts_of_real(metric)[: 1 if name in self._perfect else 3]
-            if not part.is_seen
-        }
-        samples = [metric.samples for metric in self.metrics.values()]
-        return max(samples) + sum(samples) + sum(made) + sum(real.values())
+    def _to_extract(self) -> tuple[int, int, int]:
+        """How many generated, real and held-out samples the extractor has to see; real ones only once."""
+        needing, reference = [metric for metric in self.metrics.values() if metric.needs], self._reference
+        generated = max((metric.samples for metric in needing), default=0)
+        real = max((metric.real_count(len(reference.real)) for metric in needing), default=0)
+        held_out = min(generated, len(reference.held_out))
+        return generated, 0 if reference.real.extracted else real, 0 if reference.held_out.extracted else held_out
 
     def _advance(self, count: int, text: str) -> None:
         self._done += count
         if self._progress is not None:
             self._progress.show(self._done, text)
 
-    def _draw(self, generate: Generate, seed: int) -> Samples:
-        """As many samples as any metric wants; a conditional generator is asked for the data's labels."""
-        count = max(metric.samples for metric in self.metrics.values())
-        real, labels = self._real.samples, None
+    def _generate(self, count: int, generate: Generate, seed: int) -> Samples:
+        """Generated samples; a conditional generator is asked for the labels of the data."""
+        real, labels = self._reference.real, None
         if self._config.architecture.conditional and real.labels is not None:
             labels = real.labels.repeat(-(-count // len(real)))[:count]
-        chunk, noise, made = max(1, _CHUNK // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
-        for start in range(0, count, chunk):
-            z = draw_latent(self._config.architecture.latent, min(chunk, count - start), noise)
-            made.append(generate(z, None if labels is None else labels[start : start + chunk]))
+        batch, noise, made = max(1, _GENERATED_AT_ONCE // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
+        for start in range(0, count, batch):
+            z = draw_latent(self._config.architecture.latent, min(batch, count - start), noise)
+            made.append(generate(z, None if labels is None else labels[start : start + batch]))
             self._advance(len(z), "sampling")
-        extractor = self.extractor and Looking(self.extractor, self._advance, remembers=False)
-        return Samples(torch.cat(made), labels, extractor)
+        return Samples(torch.cat(made), labels)
 
-    @cached_property
-    def _real(self) -> "Real":
-        wanted = max(metric.samples for metric in self.metrics.values())
-        knows = all(metric.against != "all" for metric in self.metrics.values())
-        limit = self._config.evaluation.real_samples
-        held_out = self.dataset.held_out()
-        if held_out is not None:
-            most = wanted if knows and (limit is None or wanted < limit) else limit
-            whence = "fresh samples" if held_out is self.dataset else "data held out from training"
-            real = self._take(self.dataset, most, wanted, 0)
-            return Real(real, self._take(held_out, wanted, wanted, 1), real, whence)
-        real = self._take(self.dataset, limit, 2 * wanted, 0)
-        half = len(real) // 2
-        return Real(real, real[half:], real[:half], "half of the training data, held against the other half")
+    def _with_features(self, samples: Samples, count: int, how: Extract) -> Samples:
+        """The samples with features of the first `count`; 0: as they are."""
+        if not count or self.extractor is None:
+            return samples
+        return replace(samples, extracted=how(samples[:count].data, self.extractor, self._advance))
 
-    def _take(self, dataset: Dataset, most: int | None, wanted: int, seed: int) -> Samples:
-        """Up to `most` samples of a finite dataset, in an order of their own; `wanted` of one without end."""
-        look = self.extractor and Looking(self.extractor, self._advance, remembers=True)
-        if isinstance(dataset, ArrayDataset) and self._facts.is_image:  # there may be more than fit into memory
-            indices = dataset.order(seed, 0)[:most]
-            labels = None if dataset.labels is None else dataset.labels[indices].cpu()
-            return Samples(Stored(dataset, indices, self._facts.in_data_units), labels, look)
-        count = min(most or len(dataset), len(dataset)) if isinstance(dataset, Sized) else wanted
-        values, labels = dataset.batch(0, count, seed)
-        return Samples(self._facts.in_data_units(values.cpu()), None if labels is None else labels.cpu(), look)
-
-    def _score_of_perfect(self, name: str, metric: Metric, ideal: Samples, real: Samples) -> dict[str, float]:
-        """The metric's figures of held-out data; none where there are too few of them."""
-        if name not in self._perfect:
+    def _measure_all(
+        self, generated: Samples, to_extract: tuple[int, int, int], report: Report, with_pictures: bool
+    ) -> None:
+        reference = self._reference
+        try:
+            generated = self._with_features(generated, to_extract[0], extract)
+            reference.real = self._with_features(reference.real, to_extract[1], extract_cached)
+            reference.held_out = self._with_features(reference.held_out, to_extract[2], extract_cached)
+        except Exception as error:
+            needing = [name for name, metric in self.metrics.items() if metric.needs]
+            report.failures = dict.fromkeys(needing, _warn(f"metrics {', '.join(needing)} failed", error))
+        for name, metric in self.metrics.items():
+            if name not in report.failures:
+                self._measure(name, metric, generated, report, with_pictures)
+        if with_pictures and self._facts.is_image:
             try:
-                self._perfect[name] = metric.measure(ideal, real, self.dataset)
+                sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
+                report.pictures["samples"] = pictures.beside(*sides, _COLUMNS)
             except Exception as error:
-                say(f"warning: metric {name} cannot tell what a perfect sampler would score: {_one_line(error)}")
+                _warn("no picture of real samples beside generated ones", error)
+
+    def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
+        """Adds to `report` what the metric says of the generated samples, or why it fails."""
+        reference, extractor = self._reference, self.extractor if metric.needs else None
+        samples, real = self._slices(metric, generated, len(reference.real))
+        self._advance(0, name)
+        try:
+            values, perfect = metric.measure(samples, real, self.dataset), self._perfect_figures(name, metric)
+            for figure, value in values.items():
+                report.figures[figure] = Figure(
+                    metric=name,
+                    value=float(value),
+                    perfect=perfect.get(figure),
+                    goal=metric.goals[figure],
+                    samples=len(samples),
+                    real_samples=len(real),
+                    perfect_samples=min(metric.samples, len(reference.held_out)),
+                    held_out=reference.origin,
+                    extractor=extractor.name if extractor else None,
+                    extractor_hash=extractor.hash if extractor else None,
+                )
+            if with_pictures and (picture := metric.picture(samples, real, self.dataset)) is not None:
+                report.pictures[name] = picture
+        except Exception as error:
+            report.failures[name] = _warn(f"metric {name} failed", error)
+        self._advance(metric.samples, name)
+
+    def _slices(self, metric: Metric, samples: Samples, available: int) -> tuple[Samples, Samples]:
+        """What a metric gets of `samples`, and of the first `available` real ones; features only if it needs them."""
+        samples, real = samples[: metric.samples], self._reference.real[: metric.real_count(available)]
+        if metric.needs or self.extractor is None:
+            return samples, real
+        return replace(samples, extracted=None), replace(real, extracted=None)
+
+    def _perfect_figures(self, name: str, metric: Metric) -> dict[str, float]:
+        """The metric's figures of held-out data in place of generated samples; none where there are too few of them."""
+        if name not in self._perfect:
+            held_out, others = self._slices(metric, self._reference.held_out, self._reference.others)
+            try:
+                self._perfect[name] = metric.measure(held_out, others, self.dataset)
+            except Exception as error:
+                _warn(f"metric {name} cannot tell what a perfect sampler would score", error)
                 self._perfect[name] = {}
         return self._perfect[name]
 
 
-@dataclass(frozen=True)
-class Real:
-    """Real samples, and those that stand for a perfect generator's."""
-
-    samples: Samples  # what generated samples are held against
-    ideal: Samples
-    reference: Samples  # what `ideal` is held against: the same, or where it is itself a part of them, the rest
-    whence: str  # `ideal` comes
-
-
-class Looking:
-    """An extractor that tells how far it has come, as `advance(count, text)`.
-
-    One that `remembers` looks only once at images it meets again, in this run or another: the real ones.
-    """
-
-    def __init__(self, extractor: Extractor, advance: Callable[[int, str], None], remembers: bool) -> None:
-        self.name, self.hash, self.classes = extractor.name, extractor.hash, extractor.classes
-        self._extractor, self._advance, self._remembers = extractor, advance, remembers
-
-    def __call__(self, images: Rows) -> tuple[Tensor, Tensor | None]:
-        """As the extractor itself; kept in the cache folder under the hash of what goes into it."""
-        if not self._remembers:
-            return self._look(images)
-        content = hashlib.sha256(json.dumps([self.hash, list(images.shape)]).encode())
-        for chunk in _chunks(images):
-            content.update(chunk.contiguous().numpy().data)
-        path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
-        try:
-            kept = safetensors.torch.load(path.read_bytes())
-            features, classes = kept["features"], kept.get("classes")
-            self._advance(len(images), self.name)
-            return features, classes
-        except (OSError, safetensors.SafetensorError, KeyError):
-            features, classes = self._look(images)
-        kept = {"features": features} | ({} if classes is None else {"classes": classes})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, safetensors.torch.save(kept))
-        except OSError as error:
-            say(f"warning: {path}: cannot be kept: {error.strerror}")
-        return features, classes
-
-    def _look(self, images: Rows) -> tuple[Tensor, Tensor | None]:
-        features, classes = [], []
-        for chunk in _chunks(images):
-            seen, kinds = self._extractor(chunk)
-            features.append(seen)
-            classes += [] if kinds is None else [kinds]
-            self._advance(len(chunk), self.name)
-        return torch.cat(features), torch.cat(classes) if classes else None
+def _with_their_needs_met(
+    metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset
+) -> dict[str, Metric]:
+    """Those of the metrics that get the features or classes they need; the others are named in a warning."""
+    classes = extractor.classes if extractor is not None else 0
+    if classes and dataset.num_classes and classes != dataset.num_classes:
+        raise UserError(f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}")
+    met = {None, "features" if extractor is not None else None, "classes" if classes else None}
+    unmet = {name: metric.needs for name, metric in metrics.items() if metric.needs not in met}
+    if unmet:
+        how = how_to_make(dataset, "classes" if set(unmet.values()) == {"classes"} else "features")
+        say(f"warning: left out for want of an extractor: {', '.join(unmet)}; {how}")
+    return {name: metric for name, metric in metrics.items() if name not in unmet}
 
 
-def _chunks(images: Rows) -> Iterator[Tensor]:
-    return (images[start : start + _LOOK] for start in range(0, len(images), _LOOK))
+def _check(metrics: dict[str, Metric], extractor: Extractor | None, limit: int | None) -> None:
+    """UserError where two metrics compute a figure of one name, or a key leaves one too few samples."""
+    owners: dict[str, str] = {}
+    for name, metric in metrics.items():
+        for figure in metric.goals:
+            if figure in owners:
+                raise UserError(f"metric.{name}: computes '{figure}', and so does metric.{owners[figure]}")
+            owners[figure] = name
+        least = metric.min_samples(extractor.features if extractor is not None else 0)
+        if metric.samples < least:
+            raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {least}")
+        if limit is not None and limit < least and metric.against != "none":
+            raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {least}")
 
 
-def _wanted(metric: Metric, real: int) -> int:
-    """How many of so many real samples the metric is to see."""
-    return {"all": real, "as many": min(metric.samples, real), "none": 0}[metric.against]
+def _warn(what: str, error: Exception) -> str:
+    """Says what failed and why, in one line; the traceback goes to the run's log. Returns the reason."""
+    reason = in_one_line(error)
+    say(f"warning: {what}: {reason}")
+    log_traceback(error)
+    return reason
 
 
 def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, Goal] | None:
@@ -348,7 +229,3 @@ def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, G
         computed = did_you_mean(wanted, goals) if goals else "this run computes no metric"
         raise UserError(f"trainer.objective={wanted}: no such figure; {computed}")
     return wanted, goals[wanted]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

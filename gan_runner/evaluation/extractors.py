@@ -1,23 +1,24 @@
-"""Trained networks that tell what is in an image, for the metrics, from files that cannot execute anything."""
+"""Trained networks that find features and classes in images, from files that cannot execute anything."""
 
 import hashlib
 import io
-import math
+import json
+from collections.abc import Callable, Iterator
 from copy import copy
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
+import safetensors.torch
 import torch
-from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_runner.config.schema import Section, validate
+from gan_runner.config.schema import validate
+from gan_runner.console import say
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError
-from gan_runner.metrics import Extractor, Need
-from gan_runner.paths import cache_folder
-from gan_runner.runs.checkpoint import all_finite, parse
+from gan_runner.errors import UserError, last_line
+from gan_runner.evaluation.classifier import About, Network
+from gan_runner.metrics import Extracted, Extractor, LazyImages, Need
+from gan_runner.paths import cache_folder, write_atomically
+from gan_runner.tensor_files import all_finite, parse
 
 # Made on one thread (OMP_NUM_THREADS=1, torch 2.14, AVX-512); right on 99.54 % of MNIST's 10,000 test images:
 #   gan-classifier dataset=mnist name=digits out=gan_runner/weights/digits.safetensors
@@ -25,55 +26,12 @@ SHIPPED = Path(__file__).parent / "weights"
 SHA256 = {"digits": "73259b5319ac78bc7cd3cc13830a103042891ba4843f904b36db86d32081c1f9"}
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
-_CHUNK = 128  # images looked at at once: what a CPU's cache holds
-SMALLEST_SIDE = 8  # pixels, of an image that can be classified
+EXTRACTOR_BATCH = 128  # images that go through a network at once: what a CPU's cache holds
+_READ_AT_ONCE = 1024  # images, between two signs of progress
 
-
-class About(Section):
-    """What a classifier's file says of it."""
-
-    name: str
-    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=3)]  # (C, H, W) of its images
-    classes: PositiveInt
-    width: PositiveInt
-    accuracy: float  # the share of test images that it classifies rightly
-    tested_on: str
-    test_images: PositiveInt
-    training_images: PositiveInt
-    fingerprint: str  # of the training data
-    steps: PositiveInt
-    batch_size: PositiveInt
-    lr: float
-    augment: bool
-    seed: int
-
-
-class Network(nn.Module):
-    """Convolutions over ever smaller maps, the mean of the last ones as features, and a linear layer to the classes.
-
-    Maps are halved at least twice, and until the shorter side is at most 8; channels go from `width` to 4·`width`.
-    """
-
-    def __init__(self, shape: tuple[int, ...], classes: int, width: int) -> None:
-        super().__init__()
-        channels, *sides = shape
-        halvings = max(2, math.ceil(math.log2(min(sides) / SMALLEST_SIDE)))
-        widths = [width * min(2**i, 4) for i in range(halvings + 1)]
-        blocks = [_block(channels, width, stride=1)]
-        for before, after in pairwise(widths):
-            blocks += [_block(before, after, stride=2), _block(after, after, stride=1)]
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(widths[-1], classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) in [0, 1] -> features (B, 4·width), which are not negative, and logits (B, classes)."""
-        features = self.blocks(images).mean((2, 3))
-        return features, self.head(features)
-
-
-def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+Images = Tensor | LazyImages
+Advance = Callable[[int, str], None]  # is told how many samples are done, and by what
+Extract = Callable[[Images, Extractor, Advance], Extracted]
 
 
 class Classifier:
@@ -88,8 +46,9 @@ class Classifier:
                 network = Network(self.about.shape, self.about.classes, self.about.width)
             network.load_state_dict(state.get("network", {}), assign=True)
         except (UserError, RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"evaluation.extractor={path}: is not what gan-classifier writes: {reason}") from error
+            raise UserError(
+                f"evaluation.extractor={path}: is not what gan-classifier writes: {last_line(error)}"
+            ) from error
         if not all_finite(network.state_dict().values()):
             raise UserError(f"evaluation.extractor={path}: holds numbers that are not finite")
         self.name, self.hash = self.about.name, hashlib.sha256(content).hexdigest()
@@ -109,7 +68,7 @@ class Classifier:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As `Extractor` says; UserError for images of another shape."""
         self.check(tuple(images.shape[1:]))
-        seen = [self._network(chunk.to(self._device)) for chunk in images.float().split(_CHUNK)]
+        seen = [self._network(chunk.to(self._device)) for chunk in images.float().split(EXTRACTOR_BATCH)]
         features, logits = (torch.cat(parts).cpu() for parts in zip(*seen, strict=True))
         return features, logits.argmax(1)
 
@@ -170,7 +129,7 @@ class Inception:
         """As `Extractor` says; grey images become colour ones. UserError for what is no image."""
         self.check(tuple(images.shape[1:]))
         features = []
-        for chunk in images.split(_CHUNK):
+        for chunk in images.split(EXTRACTOR_BATCH):
             colour = (chunk.to(self._device) * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
             features.append(self._network(colour)[0].cpu())
         return torch.cat(features), None
@@ -183,6 +142,44 @@ def _read(path: Path) -> bytes:
         raise UserError(f"evaluation.extractor={path}: cannot be read: {error.strerror}") from error
 
 
+def extract(images: Images, extractor: Extractor, advance: Advance) -> Extracted:
+    """What the extractor finds in the images, which are read in parts."""
+    features, classes = [], []
+    for part in _parts(images):
+        some_features, some_classes = extractor(part)
+        features.append(some_features)
+        classes += [] if some_classes is None else [some_classes]
+        advance(len(part), extractor.name)
+    return torch.cat(features), torch.cat(classes) if classes else None
+
+
+def extract_cached(images: Images, extractor: Extractor, advance: Advance) -> Extracted:
+    """As `extract`, but only once for the same images: the cache folder keeps it under the hash of what goes in."""
+    content = hashlib.sha256(json.dumps([extractor.hash, list(images.shape)]).encode())
+    for part in _parts(images):
+        content.update(part.contiguous().numpy().data)
+    path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
+    try:
+        kept = safetensors.torch.load(path.read_bytes())
+        features, classes = kept["features"], kept.get("classes")
+    except (OSError, safetensors.SafetensorError, KeyError):
+        features, classes = extract(images, extractor, advance)
+    else:
+        advance(len(images), extractor.name)
+        return features, classes
+    kept = {"features": features} | ({} if classes is None else {"classes": classes})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, safetensors.torch.save(kept))
+    except OSError as error:
+        say(f"warning: {path}: cannot be kept: {error.strerror}")
+    return features, classes
+
+
+def _parts(images: Images) -> Iterator[Tensor]:
+    return (images[start : start + _READ_AT_ONCE] for start in range(0, len(images), _READ_AT_ONCE))
+
+
 def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extractor | None:
     """The extractor for the images of `dataset`: what `choice` names, or for "auto" what there is, or None.
 
@@ -192,7 +189,7 @@ def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extra
     """
     path = Path(choice).expanduser()
     if choice == "auto":
-        path = cached(dataset) if dataset.classifier is None else SHIPPED / f"{dataset.classifier}.safetensors"
+        path = classifier_path(dataset) if dataset.classifier is None else SHIPPED / f"{dataset.classifier}.safetensors"
         if dataset.classifier is None and not path.exists():
             return None
     if path.suffix not in (".safetensors", ".pth"):
@@ -214,7 +211,7 @@ def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extra
     return extractor
 
 
-def cached(dataset: Dataset) -> Path:
+def classifier_path(dataset: Dataset) -> Path:
     """Where the classifier that was trained on this dataset is, or would be."""
     images = copy(dataset)
     images.value_range = (0.0, 1.0)  # extractors see [0, 1] whatever networks see, so that all runs share one

@@ -4,7 +4,7 @@ A metric is a function of samples alone, so that what a perfect sampler would sc
 of data that training never saw.
 """
 
-from gan_runner.metrics.base import Extractor, Goal, Goals, Metric, Need, Rows, Samples, Stored
+from gan_runner.metrics.base import Extracted, Extractor, Goal, Goals, LazyImages, Metric, Need, Samples
 from gan_runner.metrics.classes import ClassBalance, LabelAccuracy, StackedModes
 from gan_runner.metrics.moments import FID, KID
 from gan_runner.metrics.neighbours import BirthdayParadox, DensityCoverage, NearestNeighbours, PrecisionRecall
@@ -16,21 +16,21 @@ __all__ = [
     "BirthdayParadox",
     "ClassBalance",
     "DensityCoverage",
+    "Extracted",
     "Extractor",
     "Goal",
     "Goals",
     "JensenShannon",
     "LabelAccuracy",
+    "LazyImages",
     "Metric",
     "ModeCoverage",
     "NearestNeighbours",
     "Need",
     "PatternError",
     "PrecisionRecall",
-    "Rows",
     "Samples",
     "StackedModes",
-    "Stored",
     "jensen_shannon",
     "masses",
     "pattern_error",

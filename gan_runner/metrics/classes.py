@@ -20,14 +20,12 @@ class StackedModes(Metric):
     needs = "classes"
     against = "none"
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For Stacked MNIST."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not isinstance(dataset, StackedMNIST):
             return f"counts the modes of Stacked MNIST, and {type(dataset).__name__} has others"
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         assert isinstance(dataset, StackedMNIST)
         counts = torch.bincount(made.predicted, minlength=dataset.num_modes)
         return {"modes": float((counts > 0).sum()), "reverse_kl": kl(counts, torch.ones(dataset.num_modes))}
@@ -63,11 +61,10 @@ class LabelAccuracy(Metric):
     needs = "classes"
     against = "as many"  # all pairs of a class are in memory at once
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For conditional generators."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not conditional:
             return "compares samples with the labels asked for, and this generator is not conditional"
-        return super().unfit(dataset, conditional)
+        return super().why_not_applicable(dataset, conditional)
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """ValueError where no class has two samples, generated and real."""

@@ -15,15 +15,14 @@ class FID(Metric):
     goals: ClassVar[Goals] = {"fid": "min"}
     needs = "features"
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """With fewer a covariance would be singular, and the distance far too large."""
         return features + 1
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-        self.require_least(made, real)
+        self.require_enough(made, real)
         statistics = [fid_features_to_statistics(samples.features.double()) for samples in (made, real)]
         return {"fid": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]}
 
@@ -44,15 +43,14 @@ class KID(Metric):
             raise UserError(f"metric.kid.subset_size is {subset_size}; allowed: at most metric.kid.samples, {samples}")
         self.subsets, self.subset_size = subsets, subset_size
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """One subset."""
         return self.subset_size
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-        self.require_least(made, real)
+        self.require_enough(made, real)
         result = kid_features_to_metric(
             made.features.double(),
             real.features.double(),

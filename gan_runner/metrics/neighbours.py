@@ -9,11 +9,11 @@ from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.datasets import Dataset
-from gan_runner.metrics.base import Goals, Metric, Rows, Samples
+from gan_runner.metrics.base import Goals, LazyImages, Metric, Samples
 
-CHUNK = 500  # points at most whose distances to a block of others are in memory at once
+POINTS_AT_ONCE = 500  # at most, whose distances to a block of others are in memory at once
 BLOCK = 2**24  # numbers in such a block
-SHOWN = 10  # of each kind, in a picture
+SHOWN = 10  # samples of each kind in a picture
 TWINS = 4  # how often a sample may be in the data
 
 Quantile = Annotated[float, Field(gt=0, lt=1)]
@@ -34,20 +34,19 @@ class PrecisionRecall(Metric):
         super().__init__(samples)
         self.neighbours = neighbours
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """One more than neighbours."""
         return self.neighbours + 1
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-        self.require_least(made, real)
+        self.require_enough(made, real)
         result = prc_features_to_metric(
             made.features.double(),
             real.features.double(),
             prc_neighborhood=self.neighbours,
-            prc_batch_size=CHUNK,
+            prc_batch_size=POINTS_AT_ONCE,
             save_cpu_ram=True,
             verbose=False,
         )
@@ -69,16 +68,15 @@ class DensityCoverage(Metric):
         super().__init__(samples)
         self.neighbours = neighbours
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """One more than neighbours."""
         return self.neighbours + 1
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
-        self.require_least(made, real)
+        self.require_enough(made, real)
         points, centres = made.features.double(), real.features.double()
         radii = nearest(centres, centres, self.neighbours, own=torch.arange(len(centres)))[0][:, -1]
-        inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(CHUNK))  # (M,)
+        inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(POINTS_AT_ONCE))  # (M,)
         assert isinstance(inside, Tensor)
         density = float(inside.sum()) / (self.neighbours * len(made))
         return {"coverage": float((inside > 0).double().mean()), "density": density}
@@ -103,18 +101,18 @@ class BirthdayParadox(Metric):
         super().__init__(samples)
         self.quantile = quantile
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """A pair."""
         return 2
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
-        self.require_least(made, real)
+        self.require_enough(made, real)
         points, truth = made.features.double(), real.features.double()
         near = usual_distances(truth, len(truth)).quantile(self.quantile)
         # Squared norms and products would be faster, and give duplicates a distance.
         direct = "donot_use_mm_for_euclid_dist"
-        both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in points.split(CHUNK))
+        some = points.split(POINTS_AT_ONCE)
+        both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in some)
         collisions = (both - len(points)) // 2  # both has each pair twice, and each sample with itself
         return {"support_size": len(points) * (len(points) - 1) / (2 * max(collisions, 1))}
 
@@ -141,20 +139,19 @@ class NearestNeighbours(Metric):
         super().__init__(samples)
         self.quantile = quantile
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For images."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if len(dataset.shape) != 3:
             return f"compares images, and those of {type(dataset).__name__} are none"
         return None
 
-    def least(self, features: int) -> int:
+    def min_samples(self, features: int) -> int:
         """A pair."""
         return 2
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """As many training images as there are samples are compared with the others."""
-        self.require_least(made, real)
-        found, usual = nearest(made.values, real.rows, 1)[0], usual_distances(real.rows, len(made))
+        self.require_enough(made, real)
+        found, usual = nearest(made.values, real.data, 1)[0], usual_distances(real.data, len(made))
         return {
             "memorised": float((found <= usual.quantile(self.quantile)).double().mean()),
             "nearest_distance": float(found.median() / usual.median()),
@@ -162,18 +159,18 @@ class NearestNeighbours(Metric):
 
     def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
         """Rows of an image and its five nearest training images: on the left the nearest of all, on the right any."""
-        distance, neighbours = nearest(made.values, real.rows, 5)
+        distance, neighbours = nearest(made.values, real.data, 5)
         closest = distance[:, 0].argsort()[:SHOWN]
         chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
-        rows = [torch.cat([made.values[i], *real.rows[neighbours[i]]], dim=-1) for i in chosen]
+        rows = [torch.cat([made.values[i], *real.data[neighbours[i]]], dim=-1) for i in chosen]
         return pictures.grid(torch.stack(rows), columns=2)
 
 
-def usual_distances(real: Rows, count: int) -> Tensor:
+def usual_distances(real: Tensor | LazyImages, count: int) -> Tensor:
     """How far `count` of the real samples, evenly spaced among them, are from the nearest others that differ: (count,).
 
-    By a file that is there twice every copy would be further than usual; of what is there more than `TWINS` times
-    nothing is said. ValueError where that leaves none.
+    The other copies of a sample that is in the data twice are passed over, since a distance of 0 is not usual; a sample
+    that is there more than `TWINS` times is left out. ValueError where none is left.
     """
     own = torch.linspace(0, len(real) - 1, min(count, len(real)), dtype=torch.float64).long()
     distances = nearest(real[own], real, TWINS, own)[0]
@@ -183,7 +180,7 @@ def usual_distances(real: Rows, count: int) -> Tensor:
     return different[different.isfinite()]
 
 
-def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, others: Tensor | LazyImages, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The Euclidean distances of `points` (N, …) to the k nearest `others` (M, …), and which these are: (N, k) each.
 
     Where points[i] is others[own[i]], that is not among them. No more than a block of `others` is in memory at once.
@@ -191,8 +188,8 @@ def nearest(points: Tensor, others: Rows, k: int, own: Tensor | None = None) -> 
     points = points.flatten(1)
     distances = torch.full((len(points), 0), torch.inf, dtype=points.dtype)
     indices = torch.zeros(len(points), 0, dtype=torch.long)
-    block = max(CHUNK, BLOCK // points.shape[1])
-    size = max(1, min(CHUNK, BLOCK // (k * points.shape[1])))
+    block = max(POINTS_AT_ONCE, BLOCK // points.shape[1])
+    size = max(1, min(POINTS_AT_ONCE, BLOCK // (k * points.shape[1])))
     chunks = [slice(start, start + size) for start in range(0, len(points), size)]
     for start in range(0, len(others), block):
         part = others[start : start + block].flatten(1)

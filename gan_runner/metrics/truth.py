@@ -18,14 +18,12 @@ class PatternError(Metric):
     goals: ClassVar[Goals] = {"pattern_error": "min", "pattern_distance": "min"}
     against = "none"
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For patterns."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not isinstance(dataset, Pattern):
             return f"measures patterns, and {type(dataset).__name__} is not one of them"
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         assert isinstance(dataset, Pattern)
         error, distance = pattern_error(made.values, *dataset.bounds())
         return {"pattern_error": error, "pattern_distance": distance}
@@ -41,8 +39,7 @@ class JensenShannon(Metric):
         super().__init__(samples)
         self.bins = bins
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For numbers of known density."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not isinstance(dataset, Gaussian1D):
             return f"needs a known density of one number, and {type(dataset).__name__} has none"
         return None
@@ -81,14 +78,12 @@ class ModeCoverage(Metric):
         super().__init__(samples)
         self.radius = radius
 
-    def unfit(self, dataset: Dataset, conditional: bool) -> str | None:
-        """For mixtures of Gaussians."""
+    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not isinstance(dataset, GaussianMixture):
             return f"counts the modes of a mixture of Gaussians, and {type(dataset).__name__} is none"
         return None
 
     def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """As the base class says."""
         assert isinstance(dataset, GaussianMixture)
         mode, good = self._assign(made.values, dataset)
         points, means = made.values.double(), len(dataset.means)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -14,9 +15,17 @@ def apply(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:
 
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode while it lasts, however it ends."""
+    """The network in eval mode while it lasts, however it ends; then in the mode that it was in."""
+    training = network.training
     network.eval()
     try:
         yield
     finally:
-        network.train()
+        network.train(training)
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, z: Tensor, labels: Tensor | None, device: torch.device) -> Tensor:
+    """What the generator, which is on `device`, makes of CPU inputs in eval mode: float32, on the CPU."""
+    with evaluated(generator):
+        return apply(generator, z.to(device), None if labels is None else labels.to(device)).float().cpu()

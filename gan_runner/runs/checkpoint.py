@@ -5,26 +5,14 @@ convention of torch.hub), so that one rename publishes a checkpoint together wit
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
 
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
+from gan_runner.tensor_files import State, dump, parse
 
 _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
-
-State = dict[str, Any]
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number in them is finite, as those of a trained network must be."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def save(directory: Path, step: int, state: State, keep: int) -> Path:
@@ -66,44 +54,3 @@ def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
     if damaged:
         raise UserError(f"{directory}: every checkpoint in it is damaged ({', '.join(p.name for p in damaged)})")
     return 0, {}, damaged
-
-
-def dump(state: State) -> bytes:
-    """Tensors as safetensors, plain values as JSON in the header."""
-    leaves = dict(_flatten(state))
-    # Tied weights share memory, which the format refuses, and it wants everything contiguous: hence the copies.
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in leaves.items() if isinstance(v, Tensor)}
-    values = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Tensor)}
-    return safetensors.torch.save(tensors, metadata={"values": json.dumps(values)})
-
-
-def parse(content: bytes, path: Path) -> State:
-    """The reverse of `dump`; `path` is for the message."""
-    try:
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        values = json.loads(header.get("__metadata__", {}).get("values", "{}"))
-        return _nest({**tensors, **values})
-    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: is no safetensors file of this program: {error}") from error
-
-
-def _nest(leaves: Mapping[str, Any]) -> State:
-    state: State = {}
-    for name, leaf in leaves.items():
-        node = state
-        *parents, last = name.split("/")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"{name} is inside of what is no group")
-        node[last] = leaf
-    return state
-
-
-def _flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, child in node.items():
-        if isinstance(child, Mapping):
-            yield from _flatten(child, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", child

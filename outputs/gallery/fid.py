@@ -17,12 +17,12 @@ data = MNIST(variant="mnist", root=sys.argv[1], split="train", download=False, v
 extractor = find_extractor("auto", data, torch.device("cpu"))
 shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
 (digits, labels), (reference, _), (test, _) = data[shuffled[:N]], data[shuffled[N : 2 * N]], data.held_out()[:N]
-real = Samples(reference, extractor=extractor)
+real = Samples(reference, extracted=extractor(reference))
 
 
 def fid(images: Tensor) -> float:
     """Of images (N, 1, 28, 28) against real digits that are not among them."""
-    figure = FID(N).measure(Samples(images, extractor=extractor), real, data)["fid"]
+    figure = FID(N).measure(Samples(images, extracted=extractor(images)), real, data)["fid"]
     print(f"{figure:.3g}", flush=True)
     return figure
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from math import cos, sin
 from pathlib import Path
 from typing import Literal
 
@@ -18,14 +17,14 @@ from PIL import Image
 
 from gan_runner.classifier import main
 from gan_runner.commands import classifier as classification
-from gan_runner.commands.classifier import augmented, train_classifier
+from gan_runner.commands.classifier import train_classifier
 from gan_runner.commands.status import Status
 from gan_runner.config import composition
 from gan_runner.console import Progress
 from gan_runner.datasets import Images
 from gan_runner.errors import UserError
+from gan_runner.evaluation.classifier import Network
 from gan_runner.evaluation.extractors import Classifier, find_extractor
-from gan_runner.randomness import rng
 from tests.conftest import REPOSITORY, tree
 from tests.training import TINY
 from tests.training import train as gan_train
@@ -115,15 +114,15 @@ def test_the_test_split_is_what_tells_where_there_is_one(tmp_path, monkeypatch, 
 def test_what_it_is_tested_on_is_not_trained_on(corners, monkeypatch):
     used = {}
 
-    def fit(dataset, rows, settings, device):
+    def train_network(dataset, rows, settings, device):
         used["training"] = rows
-        return classification.Network(dataset.shape, 3, 4)
+        return Network(dataset.shape, 3, 4)
 
     def accuracy(network, dataset, rows, device):
         used["test"] = rows
         return 0.5
 
-    monkeypatch.setattr(classification, "fit", fit)
+    monkeypatch.setattr(classification, "train_network", train_network)
     monkeypatch.setattr(classification, "accuracy", accuracy)
     train(*corners)
     assert sorted(torch.cat([used["training"], used["test"]]).tolist()) == list(range(60))
@@ -139,32 +138,6 @@ def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
     assert 0 < expected < 1
     found = classification.accuracy(made._network, data, rows, CPU)
     assert found == pytest.approx(expected)
-
-
-# Augmentation
-
-
-def test_augmentation_moves_resizes_and_turns_within_its_bounds():
-    dot = torch.zeros(300, 1, 41, 41)
-    dot[:, :, 19:22, 19:22] = 1  # around the centre, which turning and resizing leave where it is
-    moved = augmented(dot, rng(0))
-    place = torch.arange(41.0)
-    mass = moved.sum((1, 2, 3))
-    right = (moved.sum((1, 2)) * place).sum(1) / mass - 20
-    down = (moved.sum((1, 3)) * place).sum(1) / mass - 20
-    furthest = 4.1 * (cos(0.2) + sin(0.2)) / 0.85  # a tenth of 41 pixels both ways, turned, in the smaller image
-    for shift in (right, down):
-        assert -furthest <= float(shift.min()) < -3.5
-        assert 3.5 < float(shift.max()) <= furthest
-    area = mass / 9
-    assert 0.6 < float(area.min()) < 0.85  # (1 / 1.15)² = 0.76 and (1 / 0.85)² = 1.38, and what sampling adds
-    assert 1.2 < float(area.max()) < 1.6
-    assert torch.equal(moved, augmented(dot, rng(0)))
-    assert not torch.equal(moved, augmented(dot, rng(1)))
-
-
-def test_augmentation_repeats_the_border_of_an_image():
-    assert torch.allclose(augmented(torch.full((20, 3, 8, 8), 0.7), rng(0)), torch.tensor(0.7))
 
 
 # What is refused, and what a stop leaves

@@ -15,17 +15,18 @@ from gan_runner.config import composition
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.errors import UserError
 from gan_runner.evaluation import extractors
+from gan_runner.evaluation.classifier import Network
 from gan_runner.evaluation.extractors import (
     Classifier,
     Inception,
-    Network,
     PerChannel,
-    cached,
+    classifier_path,
     find_extractor,
     how_to_make,
 )
 from gan_runner.metrics import FID, Samples
-from gan_runner.runs.checkpoint import dump
+from gan_runner.tensor_files import dump
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 DIGITS = extractors.SHIPPED / "digits.safetensors"
@@ -33,7 +34,7 @@ DIGITS = extractors.SHIPPED / "digits.safetensors"
 
 @pytest.fixture(scope="module")
 def digits() -> MNIST:
-    root = str(Path(__file__).parent / "data" / "mnist")
+    root = str(REPOSITORY / "tests" / "data" / "mnist")
     return MNIST(variant="mnist", root=root, download=False, split="train", value_range=(0.0, 1.0))
 
 
@@ -128,10 +129,11 @@ def test_a_network_for_any_size(shape, last_map):
 
 def test_fid_by_the_digits_grows_as_digits_are_spoilt(images_and_labels, digits):
     images, labels = images_and_labels
-    real = Samples(images, extractor=Classifier(DIGITS, CPU))
+    extractor = Classifier(DIGITS, CPU)
+    real = Samples(images, extracted=extractor(images))
 
     def fid(spoilt: torch.Tensor) -> float:
-        return FID(len(spoilt)).measure(Samples(spoilt, extractor=real.extractor), real, digits)["fid"]
+        return FID(len(spoilt)).measure(Samples(spoilt, extracted=extractor(spoilt)), real, digits)["fid"]
 
     blurred = [fid(gaussian_blur(images, [13, 13], [width, width])) for width in (0.5, 1.0, 2.0)]
     kept = [fid(images[labels < classes]) for classes in (10, 9, 8, 7)]
@@ -182,9 +184,9 @@ def test_auto_finds_the_classifier_of_these_images_whatever_the_networks_range(t
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
     data = pictures(classes=3)
     assert find_extractor("auto", data, CPU) is None
-    cached(data).parent.mkdir()
-    write(cached(data))
-    assert cached(data) == tmp_path / "extractors" / f"{data.fingerprint()}.safetensors"
+    classifier_path(data).parent.mkdir()
+    write(classifier_path(data))
+    assert classifier_path(data) == tmp_path / "extractors" / f"{data.fingerprint()}.safetensors"
     found = find_extractor("auto", pictures(classes=3, value_range=(-1, 1)), CPU)
     assert found is not None
     assert found.name == "tiny"

@@ -1,5 +1,6 @@
-"""A run measures its generator as it trains, and afterwards, without a trace in the training."""
+"""A run measures its generator as it trains, without a trace in the training."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,36 +12,29 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from gan_runner.commands.evaluate import evaluate_runs
+from gan_runner import console
 from gan_runner.commands.status import Outcome, Status
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import ArrayDataset, DataFacts
 from gan_runner.errors import UserError
-from gan_runner.evaluation.evaluation import Evaluation, Looking
-from gan_runner.evaluation.extractors import Classifier
-from gan_runner.runs.building import build_dataset
-from gan_runner.runs.checkpoint import parse
-from gan_runner.runs.directory import RunDirectory, read_objective
+from gan_runner.evaluation.evaluation import Evaluation
+from gan_runner.evaluation.extractors import Classifier, extract, extract_cached
+from gan_runner.runs.directory import read_objective
+from gan_runner.tensor_files import parse
+from tests.conftest import REPOSITORY
+from tests.evaluation.conftest import STEPS, evaluate, evaluation
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
-DIGITS = Path(__file__).parent / "data" / "mnist"
+DIGITS = REPOSITORY / "tests" / "data" / "mnist"
+
 MNIST = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_tanh")
-STEPS = ("trainer.steps=40", "trainer.evaluate_every=10", "trainer.checkpoint_every=20", *TINY)
 
 
 def judge(name: str, *, samples: int = 64) -> list[str]:
     """The overrides that measure by one of the tests' own metrics alone."""
     keys = {"_target_": f"tests.judges.{name.capitalize()}", "samples": samples}
     return ["metric=[]", *(f"+metric.{name}.{key}={value}" for key, value in keys.items())]
-
-
-def evaluation(run: Path) -> dict:
-    return json.loads((run / "evaluation.json").read_text())
-
-
-def evaluate(*overrides: str) -> int:
-    return evaluate_runs(composition.plain(composition.compose(["device=cpu", *map(str, overrides)], "evaluate")))
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +101,34 @@ def test_a_metric_that_raises_is_recorded_and_survived(tmp_path, capsys):
 
 
 def test_samples_that_are_not_finite_fail_every_metric_and_nothing_else():
-    config = check(composition.plain(composition.compose([], "train"))).config
-    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    experiment = check(composition.plain(composition.compose([], "train")))
+    evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
     report = evaluation(lambda z, labels: torch.full((len(z), 6), math.nan), seed=0, with_pictures=True)
     assert report.failures == {"pattern": "ValueError: 1000 of 1000 samples are not finite"}
     assert report.figures == report.pictures == {}
+
+
+def test_the_traceback_of_a_metric_that_raises_goes_to_the_log_alone(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_log", log := io.StringIO())
+    experiment = check(composition.plain(composition.compose(judge("broken"), "train")))
+    evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
+    evaluation(lambda z, labels: torch.zeros(len(z), 6), seed=0, with_pictures=False)
+    assert "judges.py" in log.getvalue()
+    assert log.getvalue().endswith("ZeroDivisionError: no such luck\n")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_extractor_that_raises_fails_the_metrics_that_need_it_and_no_other(monkeypatch):
+    def fails(*_: object) -> None:
+        raise RuntimeError("no eyes")
+
+    monkeypatch.setattr(Classifier, "__call__", fails)
+    words = [*MNIST, "metric=[fid,class_balance,neighbours]", "metric.fid.samples=80"]
+    experiment = check(composition.plain(composition.compose(words, "train")))
+    evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
+    report = evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), seed=0, with_pictures=False)
+    assert report.failures == dict.fromkeys(("fid", "class_balance"), "RuntimeError: no eyes")
+    assert report.figures.keys() == {"memorised", "nearest_distance"}
 
 
 def test_an_undefined_figure_is_no_failure(tmp_path):
@@ -203,130 +220,6 @@ def test_a_mistake_is_refused_before_anything_is_written(tmp_path, capsys, words
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_measured_afterwards_is_what_was_measured_at_the_end(measured, capsys):
-    before = evaluation(measured)
-    assert evaluate(f"run={measured}") == Status.COMPLETED
-    after = evaluation(measured)
-    assert after["figures"] == before["figures"]
-    out = capsys.readouterr().out
-    assert "pattern_error" in out
-    assert out.splitlines()[-1] == str(measured)
-
-
-def test_another_seed_and_another_number_of_samples(measured):
-    assert evaluate(f"run={measured}", "metric=pattern", "metric.pattern.samples=50", "seed=3") == Status.COMPLETED
-    assert evaluation(measured)["figures"]["pattern_distance"]["samples"] == 50
-    assert evaluation(measured)["seed"] == 3
-
-
-def test_several_runs_make_a_table(tmp_path, capsys):
-    for seed in range(2):
-        train(tmp_path / f"seed_{seed}", *STEPS, f"seed={seed}")
-    train(tmp_path / "broken", *STEPS)
-    (tmp_path / "broken" / "generator.safetensors").unlink()
-    assert evaluate(f"runs={tmp_path}") == Status.FAILED
-    lines = capsys.readouterr().out.splitlines()
-    for seed in range(2):
-        value = evaluation(tmp_path / f"seed_{seed}")["figures"]["pattern_distance"]["value"]
-        assert any(f"seed_{seed}" in line and f"{value:.4g}" in line for line in lines)
-    assert any("broken" in line and "not measured" in line for line in lines)
-    assert any("a perfect sampler" in line for line in lines)
-
-
-def test_the_table_shows_paths_as_they_are_and_what_was_not_asked_for_as_nothing(tmp_path, capsys):
-    train(tmp_path / "one", *STEPS)
-    (tmp_path / "one").rename(tmp_path / "one[old]")
-    train(tmp_path / "other", *STEPS, "dataset=ring", "architecture=mlp_points", "metric.modes.samples=50")
-    assert evaluate(f"runs={tmp_path}") == Status.COMPLETED
-    one, other, perfect = (
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line
-    )
-    figures = evaluation(tmp_path / "other")["figures"]
-    assert one[0].endswith("one[old]")
-    assert one[3:] == [""] * len(figures)
-    assert other[1:4] == ["", "", f"{figures['modes']['value']:.4g}"]
-    assert perfect[:4] == ["a perfect sampler", "0", "0", f"{figures['modes']['perfect']:.4g}"]
-
-
-def test_a_damaged_evaluation_is_refused_before_the_work(tmp_path, capsys):
-    train(tmp_path / "run", *STEPS)
-    (tmp_path / "run" / "evaluation.json").write_text('{"objective": ')
-    capsys.readouterr()
-    with pytest.raises(UserError, match=r"evaluation\.json: cannot be read"):
-        evaluate(f"run={tmp_path / 'run'}")
-    assert capsys.readouterr().err == ""
-
-
-def test_the_step_is_that_of_the_weights(tmp_path):
-    """A run that failed or diverged has come further than its last save."""
-    train(tmp_path / "run", *STEPS)
-    (tmp_path / "run" / "status.json").write_text('{"state": "diverged", "step": 57}')
-    evaluate(f"run={tmp_path / 'run'}")
-    assert evaluation(tmp_path / "run")["step"] == 40
-
-
-def test_a_run_at_work_is_left_to_measure_itself(tmp_path):
-    run = tmp_path / "run"
-    train(run, *STEPS)
-    before = evaluation(run)
-    directory = RunDirectory(run)
-    with pytest.raises(UserError, match="is in use by another run"):
-        evaluate(f"run={run}", "metric=[pattern]", "metric.pattern.samples=5")
-    directory.release()
-    assert evaluation(run) == before
-    assert evaluate(f"run={run}") == Status.COMPLETED
-
-
-def test_figures_that_cannot_be_kept_are_shown(tmp_path, capsys, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    train(tmp_path / "run", *STEPS)
-    monkeypatch.setattr(RunDirectory, "write_json", full)
-    capsys.readouterr()
-    assert evaluate(f"run={tmp_path / 'run'}") == Status.FAILED
-    told = capsys.readouterr()
-    assert "pattern_distance" in told.out
-    assert "the evaluation is not kept: No space left on device" in told.err
-
-
-def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path, capsys):
-    run = tmp_path / "run"
-    train(run, *STEPS)
-    (run / ".lock").unlink()
-    (run / ".lock").mkdir()
-    capsys.readouterr()
-    with pytest.raises(UserError, match="nothing can be written there"):
-        evaluate(f"run={run}")
-
-
-def test_a_path_may_begin_at_home_or_be_a_number(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    train(tmp_path / "7", *STEPS)
-    for words in (["run='~/7'"], ["runs='~/7'"], ["run=7"], ["runs=[7]"]):
-        assert evaluate(*words) == Status.COMPLETED
-
-
-def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
-    run = tmp_path / "run"
-    train(run, *STEPS)
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["data"]["fingerprint"] = "0" * 64
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="other data"):
-        evaluate(f"run={run}")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [[], ["run=a", "runs=b"], ["runs=nowhere"], ["run=nowhere"], ["runs=[]"], ["run="], ["runs="], ["runs=['']"]],
-)
-def test_what_is_to_be_measured_must_be_said(words):
-    with pytest.raises(UserError):
-        evaluate(*words)
-
-
 def test_images_that_nothing_knows_are_left_unmeasured_and_it_is_said_what_makes_an_extractor(tmp_path, capsys):
     root = write_images(tmp_path / "images")
     words = ["dataset=images", f"dataset.root={root}", "dataset.size=8", "dataset.channels=1"]
@@ -377,8 +270,8 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
     images, told = torch.rand(5, 1, 4, 4), []
 
     def look(images: Tensor) -> list[list[float]]:
-        extractor = Looking(Counting(), lambda count, text: told.append(count), remembers=True)  # of another run each
-        return [part.tolist() for part in extractor(images) if part is not None]
+        found = extract_cached(images, Counting(), lambda count, text: told.append(count))
+        return [part.tolist() for part in found if part is not None]
 
     first, again = look(images), look(images)
     assert looks == [5]
@@ -392,9 +285,8 @@ def test_real_images_are_looked_at_once(tmp_path, monkeypatch):
     look(images)
     assert looks == [5, 4, 5, 5]
     assert told == [5, 5, 4, 5, 5]  # what is remembered is done, too
-    generated = Looking(Counting(), lambda *_: None, remembers=False)
-    generated(images)
-    generated(images)
+    for _ in range(2):  # generated ones
+        extract(images, Counting(), lambda *_: None)
     assert looks[4:] == [5, 5]
 
 
@@ -408,19 +300,25 @@ def test_an_evaluation_looks_at_real_images_once_though_nothing_can_be_kept(monk
 
     monkeypatch.setattr(Classifier, "__call__", counted)
     words = [*MNIST, "metric=[fid,class_balance]", "metric.fid.samples=80", "metric.class_balance.samples=80"]
-    config = check(composition.plain(composition.compose(words, "train"))).config
-    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    experiment = check(composition.plain(composition.compose(words, "train")))
+    evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
     for _ in range(3):
         assert not evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), 0, with_pictures=False).failures
-    assert sorted(looks) == [80, 80, 80, 80, 100, 200]  # generated at each; all real ones, one half and of the other 80
+    assert sorted(looks) == [
+        80,
+        80,
+        80,
+        80,
+        200,
+    ]  # generated at each; of one half 80; all real ones, the other half too
 
 
 def test_copies_are_found_whatever_half_of_the_training_data_they_are_of():
     words = [*MNIST, "metric=[neighbours]", "metric.neighbours.samples=100"]
-    config = check(composition.plain(composition.compose(words, "train"))).config
-    dataset = build_dataset(config)
+    experiment = check(composition.plain(composition.compose(words, "train")))
+    dataset = experiment.build("dataset")
     assert isinstance(dataset, ArrayDataset)
-    evaluation = Evaluation(config, dataset, torch.device("cpu"))
+    evaluation = Evaluation(experiment, dataset, torch.device("cpu"))
     for half in dataset.order(0, 0).split(100):
         copies = DataFacts.of(dataset).in_data_units(dataset[half][0])
         memorised = evaluation(lambda *_, half=copies: half, 0, with_pictures=False).figures["memorised"]
@@ -456,8 +354,8 @@ def test_the_work_of_an_evaluation_is_known_before_it_starts(tmp_path, monkeypat
     monkeypatch.setattr("gan_runner.evaluation.evaluation.Progress", Hears)
     words = [*MNIST, "metric=[fid,class_balance,neighbours]"]
     words += [f"metric.{name}.samples={n}" for name, n in (("fid", 100), ("class_balance", 100), ("neighbours", 20))]
-    config = check(composition.plain(composition.compose(words, "train"))).config
-    evaluation = Evaluation(config, build_dataset(config), torch.device("cpu"))
+    experiment = check(composition.plain(composition.compose(words, "train")))
+    evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
     for _ in range(2):
         Hears.heard = []
         report = evaluation(lambda z, labels: torch.rand(len(z), 1, 28, 28), seed=0, with_pictures=False)

@@ -13,15 +13,16 @@ import torch
 import yaml
 from PIL import Image, ImageSequence
 
-from gan_runner.commands.sample import load_generator, spherical, way_through, write_samples
+from gan_runner.commands.sample import latent_path, spherical, write_samples
 from gan_runner.config import composition
 from gan_runner.config.schema import Latent
 from gan_runner.errors import UserError
 from gan_runner.networks import MLPGenerator
 from gan_runner.randomness import rng
 from gan_runner.runs.checkpoint import load_newest
+from gan_runner.runs.generator import load_generator
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 CLASSES, SIDE, LATENT = 3, 4, 5
 
@@ -195,11 +196,11 @@ def test_normal_latents_go_along_the_sphere_and_others_straight():
     half = 0.5**0.5
     way = [[1, 0], [half, half], [0, 1], [0, 0], [0, -1]]  # between opposite points no arc is the shortest
     normal = Latent(dim=2, distribution="normal", loc=0.0, scale=1.0)
-    assert torch.allclose(way_through(corners, 2, normal), torch.tensor(way), atol=1e-6)
+    assert torch.allclose(latent_path(corners, 2, normal), torch.tensor(way), atol=1e-6)
     moved = normal.model_copy(update={"loc": 3.0})
-    assert torch.allclose(way_through(corners + 3, 2, moved), torch.tensor(way) + 3, atol=1e-6)
+    assert torch.allclose(latent_path(corners + 3, 2, moved), torch.tensor(way) + 3, atol=1e-6)
     uniform = normal.model_copy(update={"distribution": "uniform"})
-    assert way_through(corners[:2], 4, uniform).tolist() == [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]
+    assert latent_path(corners[:2], 4, uniform).tolist() == [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]
 
 
 def test_an_arc_is_travelled_at_one_speed():

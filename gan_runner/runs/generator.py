@@ -1,0 +1,98 @@
+"""The trained generator of a run, from its directory alone: no dataset is needed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from gan_runner.batches import draw_latent
+from gan_runner.config.schema import Config, Latent, validate
+from gan_runner.datasets import DataFacts
+from gan_runner.errors import UserError, last_line
+from gan_runner.networks.running import generate
+from gan_runner.randomness import rng
+from gan_runner.runs.building import build_generator, labels_wanted
+from gan_runner.runs.directory import read_json, read_run
+from gan_runner.tensor_files import all_finite, parse
+
+SAMPLE_BATCH = 64  # latents drawn and used at once, however many are asked for, so that no sample depends on the count
+
+Checkpoint = Literal["newest", "best"]
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """A generator in eval mode, and what it takes to feed it."""
+
+    network: nn.Module
+    latent: Latent
+    facts: DataFacts
+    num_classes: int  # that it is conditioned on, 0: none
+    device: torch.device
+    step: int  # how long it was trained
+
+    def latents(self, seed: int) -> Iterator[Tensor]:
+        """The inputs that belong to `seed`, without end, in batches (SAMPLE_BATCH, latent.dim) on the CPU."""
+        noise = rng(seed, "sample")
+        while True:
+            yield draw_latent(self.latent, SAMPLE_BATCH, noise)
+
+    def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, latent.dim), (B,) -> samples (B, *shape) in the data's own units, float32, on the CPU."""
+        wanted = labels if self.num_classes else None
+        return self.facts.in_data_units(generate(self.network, z, wanted, self.device))
+
+
+def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:
+    """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
+
+    `checkpoint` says which one: what the run ended with (or has come to), or the best by its trainer.objective.
+
+    Raises `UserError`, which names the file that is not what a run leaves.
+    """
+    stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
+    if checkpoint == "best" and _final_is_best(run):
+        checkpoint = "newest"
+    weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
+    try:
+        config = validate(Config, stored)
+    except UserError as error:
+        raise UserError(f"{run / 'config.yaml'}: {error}") from error
+    data = read_json(manifest).get("data", {})
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key in DataFacts.model_fields}
+    facts = validate(DataFacts, data, f"{manifest}: data")
+    if not weights.is_file():
+        missing = (
+            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
+        )
+        raise UserError(f"{weights}: is not there; the run has {missing}")
+    try:
+        network = build_generator(config, facts)
+        state = parse(weights.read_bytes(), weights)
+        step = validate(NonNegativeInt, state.pop("step"), f"{weights}: step")
+        network.load_state_dict(_sampled_weights(state) if checkpoint == "best" else state)
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{weights}: does not fit the run: {last_line(error)}") from error
+    if not all_finite(network.state_dict().values()):
+        raise UserError(f"{weights}: holds numbers that are not finite")
+    classes = labels_wanted(config.architecture, facts)
+    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)
+
+
+def _final_is_best(run: Path) -> bool:
+    """Whether a completed run was best at its last step, where it may have kept no best checkpoint."""
+    status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
+    step = objective.get("step") if isinstance(objective, dict) else None
+    return status.get("state") == "completed" and status.get("step") == step
+
+
+def _sampled_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The generator in a checkpoint; its moving average, where there is one."""
+    if "ema" not in state:
+        return state["generator"]
+    return {name.removeprefix("module."): t for name, t in state["ema"].items() if name.startswith("module.")}
