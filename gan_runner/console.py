@@ -1,4 +1,4 @@
-"""What a run says while it works: on standard error, and in its log.txt. Standard output ends with the run directory."""
+"""What a run says: on standard error and in its log.txt. Standard output ends with the run directory."""
 
 import math
 import os

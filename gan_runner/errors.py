@@ -16,7 +16,7 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     return f"{hint}(allowed: {', '.join(options) or 'none'})"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first sentence of a library's message, with what follows it folded into one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))

@@ -6,7 +6,7 @@ torch._dynamo (2 s), and its bookkeeping in Python takes a fifth of a small netw
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -82,8 +82,7 @@ class AsFunction(Optimizer):
         self.steps: list[Tensor] = []
         if self.counts_steps:
             fused = bool(hyperparameters.get("fused"))
-            kind = {"dtype": torch.float32} if fused else {}
-            self.steps = [torch.zeros((), device=p.device if fused else "cpu", **kind) for p in parameters]
+            self.steps = [torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu") for p in parameters]
 
     counts_steps: ClassVar[bool]
 
@@ -118,7 +117,7 @@ class Adam(AsFunction):
     """Adam (Kingma & Ba 2015)."""
 
     counts_steps = True
-    compute = staticmethod(adam)
+    compute: ClassVar[Callable[..., None]] = staticmethod(adam)
 
     def names(self) -> list[str]:
         return ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.hyperparameters["amsgrad"]
@@ -191,7 +190,7 @@ class SGD(AsFunction):
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
         own = {key: self.hyperparameters[key] for key in ("weight_decay", "momentum", "dampening", "nesterov")}
         choices = {key: value for key, value in self.choices().items() if key != "capturable"}
-        buffers = self.moments.get("momentum_buffer", [None] * len(parameters))
+        buffers: list[Tensor | None] = [*self.moments.get("momentum_buffer", [None] * len(parameters))]
         sgd(
             list(parameters),
             list(gradients),

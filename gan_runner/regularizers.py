@@ -12,7 +12,6 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-
 Discriminator = Callable[..., Tensor]  # x (B, *shape)[, labels (B,)] -> logits (B,): a module or a function
 
 

@@ -82,7 +82,7 @@ class MovingAverage:
 
     def load_state_dict(self, kept: Mapping[str, Any]) -> None:
         """Goes back to what `state_dict` returned."""
-        self.module.load_state_dict(weights_of_average(kept))
+        self.module.load_state_dict(_of_module(kept))
         self.updates = int(kept["n_averaged"])
 
 
@@ -146,6 +146,10 @@ class State:
         return self.discriminator.parameters[0].device
 
 
-def weights_of_average(kept: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in a moving average's part of a checkpoint, by the names that the network has for them."""
+def weights_to_sample(kept: Kept) -> Kept:
+    """The generator's weights in a checkpoint; those of its moving average, where there is one."""
+    return _of_module(kept["ema"]) if "ema" in kept else kept["generator"]
+
+
+def _of_module(kept: Mapping[str, Any]) -> Kept:
     return {name.removeprefix("module."): t for name, t in kept.items() if name.startswith("module.")}

@@ -182,12 +182,11 @@ def differentiate_functions(game: Game, state: State, name: str, terms_of: Terms
 def differentiate_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
     """The same for R runs whose tensors are stacked along a first dimension, and whose batches are, too."""
 
-    def of_one_member(tensors: Tensors, batch: UpdateBatch) -> tuple[list[Tensor], Terms, Tensors]:
-        return _functional_gradients(game, state, name, terms_of, tensors, batch)
+    def of_one(tensors: Tensors, drawn: dict[str, Any]) -> tuple[list[Tensor], Terms, Tensors]:
+        return _functional_gradients(game, state, name, terms_of, tensors, batch._replace(**drawn))
 
-    tensors, due = tensors_of(state), batch.due
-    run = torch.vmap(lambda t, b: of_one_member(t, UpdateBatch(*b, due)), randomness="different")
-    gradients, computed, buffers = run(tensors, tuple(batch)[:-1])
+    drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor)}
+    gradients, computed, buffers = torch.vmap(of_one, randomness="different")(tensors_of(state), drawn)
     _copy_buffers(state, buffers)
     return gradients, computed
 

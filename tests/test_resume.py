@@ -506,4 +506,4 @@ def test_a_directory_in_use_is_refused(tmp_path, completed, capsys):
     assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
     assert f"in use by another run (process {os.getpid()})" in capsys.readouterr().err
     assert contents(run) == before
-    held.release()
+    held.close()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from gan_runner.commands.device import find_device
 from gan_runner.commands.status import Status
 from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Device, Section, validate
-from gan_runner.console import rounded, say
+from gan_runner.console import logged, rounded, say
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
@@ -100,7 +101,7 @@ def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -
     """
     stored = read_run(path, settings.trust, "run")
     directory = RunDirectory(path)
-    try:
+    with logged() as log, closing(directory):
         before = read_json(path / "evaluation.json")
         experiment = _experiment(path, stored, settings)
         generator = load_generator(path, settings.trust, device, settings.checkpoint)
@@ -108,9 +109,8 @@ def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -
         report = _measure(path, experiment, generator, seed, device)
         content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
         content |= {"objective": before["objective"]} if "objective" in before else {}
+        log.open(path / "log.txt")  # now that nothing can refuse it any more
         _write(directory, report, content)
-    finally:
-        directory.release()
     return report
 
 

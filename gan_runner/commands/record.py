@@ -13,7 +13,7 @@ from gan_runner.commands.status import Status
 from gan_runner.commands.training import Measures, Training
 from gan_runner.config.components import find_targets
 from gan_runner.console import rounded, say
-from gan_runner.evaluation.evaluation import Figure
+from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
 from gan_runner.runs.directory import RunDirectory

@@ -1,7 +1,7 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -83,8 +83,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
 def claim(held: ExitStack, plan: Plan) -> RunDirectory:
     """The locked directory of the run, until `held` is closed."""
     directory = RunDirectory(plan.path) if plan.continues else RunDirectory.create(plan.path, plan.unique)
-    held.callback(directory.release)
-    return directory
+    return held.enter_context(closing(directory))
 
 
 def already_completed(path: Path, steps: int) -> bool:

@@ -127,12 +127,6 @@ class Ranks:
         for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def average(self, gradients):
-        if self.size == 1:
-            return gradients
-        means = self.mean(torch.cat([g.flatten() for g in gradients]))
-        return [m.view_as(g) for m, g in zip(means.split([g.numel() for g in gradients]), gradients)]
-
     def mean(self, values: Tensor) -> Tensor:
         """The mean of each of `values` over the processes."""
         if self.size > 1:

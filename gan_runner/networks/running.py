@@ -1,6 +1,6 @@
 """Running a network, whatever its family."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 
-def apply(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:
-    """The network's output; an unconditional network need not know of labels."""
+def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None) -> Any:
+    """The output of a network, a module or a function; an unconditional one need not know of labels."""
     return network(inputs) if labels is None else network(inputs, labels)
 
 

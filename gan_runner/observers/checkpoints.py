@@ -15,6 +15,7 @@ from gan_runner.runs import checkpoint
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
 from gan_runner.state import State
+from gan_runner.tensor_files import all_finite, dump
 
 
 class Saving(Observer):
@@ -47,7 +48,7 @@ class ReadyToSave(Saving):
     def __call__(self, moment: Moment) -> None:
         if not self.is_time(moment):
             return
-        if not checkpoint.all_finite(p for _, network in self.state.networks() for p in network.parameters):
+        if not all_finite(p for _, network in self.state.networks() for p in network.parameters):
             raise NotFinite("a weight is not finite")
         penalties = self.state.penalties
         if penalties:
@@ -86,7 +87,7 @@ class Checkpoints(Saving):
         path = self.directory.path
         self.logger.flush()
         if self.state.generator.is_trained:  # before the checkpoint, after which the last step is not taken again
-            weights = checkpoint.dump({**self.state.sampled.state_dict(), "step": step})
+            weights = dump({**self.state.sampled.state_dict(), "step": step})
             write_atomically(path / "generator.safetensors", weights)
         checkpoint.save(path / "checkpoints", step, self.state.to_checkpoint(), self.keep)
         self.directory.write_json("status.json", {"state": "running", "step": step})

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from gan_runner import pictures
 from gan_runner.console import Progress, say
-from gan_runner.evaluation.evaluation import Evaluation, Report
+from gan_runner.evaluation.evaluation import Evaluation
+from gan_runner.evaluation.report import Report
 from gan_runner.metrics import Goal
 from gan_runner.observers.base import Moment, Observer, Row
 from gan_runner.observers.networks import Networks

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gan_runner.batches import draw_latent
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import DataFacts
-from gan_runner.networks.running import apply, evaluated
+from gan_runner.networks.running import generate
 from gan_runner.randomness import rng
 from gan_runner.state import State
 
@@ -33,12 +33,9 @@ class Networks:
         """The discriminator."""
         return self.state.discriminator.module
 
-    @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Samples (B, *shape) of latents (B, latent_dim) in eval mode, as the discriminator sees them, on the CPU."""
-        device = self.state.device
-        with evaluated(self.generator):
-            return apply(self.generator, z.to(device), None if labels is None else labels.to(device)).float().cpu()
+        return generate(self.generator, z, labels, self.state.device)
 
     def sample(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """The same in the data's own units: images in [0, 1]."""

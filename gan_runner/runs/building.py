@@ -46,11 +46,11 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     )
     networks = {"generator": generator, "discriminator": discriminator}
     states = {}
+    if config.device.sync_batchnorm:
+        networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(module) for name, module in networks.items()}
     for name, module in networks.items():
         # Channels-last convolutions are faster on CPUs and GPUs alike; other layers do not notice.
         module.to(device, memory_format=torch.channels_last)
-        if config.device.sync_batchnorm:
-            networks[name] = module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         parameters = [p for p in module.parameters() if p.requires_grad]
         optimizer = build_optimizer(components[f"optimizer.{name}"], parameters) if parameters else None
         states[name] = NetworkState(module, optimizer)

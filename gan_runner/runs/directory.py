@@ -70,7 +70,7 @@ class RunDirectory:
         """Writes status.json, manifest.json, evaluation.json or health.json."""
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Lets another process have the directory."""
         os.close(self._lock)
 

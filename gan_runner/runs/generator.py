@@ -1,15 +1,16 @@
 """The trained generator of a run, from its directory alone: no dataset is needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from gan_runner.batches import draw_latent
+from gan_runner.config.components import component
 from gan_runner.config.schema import Config, Latent, validate
 from gan_runner.datasets import DataFacts
 from gan_runner.errors import UserError, last_line
@@ -17,6 +18,7 @@ from gan_runner.networks.running import generate
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_generator, labels_wanted
 from gan_runner.runs.directory import read_json, read_run
+from gan_runner.state import weights_to_sample
 from gan_runner.tensor_files import all_finite, parse
 
 SAMPLE_BATCH = 64  # latents drawn and used at once, however many are asked for, so that no sample depends on the count
@@ -72,10 +74,11 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
         )
         raise UserError(f"{weights}: is not there; the run has {missing}")
     try:
-        network = build_generator(config, facts)
+        chosen = component("architecture.generator", config.architecture.generator, nn.Module)
+        network = build_generator(chosen, config.architecture, facts, config.seed)
         state = parse(weights.read_bytes(), weights)
         step = validate(NonNegativeInt, state.pop("step"), f"{weights}: step")
-        network.load_state_dict(_sampled_weights(state) if checkpoint == "best" else state)
+        network.load_state_dict(weights_to_sample(state) if checkpoint == "best" else state)
     except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{weights}: does not fit the run: {last_line(error)}") from error
     if not all_finite(network.state_dict().values()):
@@ -89,10 +92,3 @@ def _final_is_best(run: Path) -> bool:
     status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
     step = objective.get("step") if isinstance(objective, dict) else None
     return status.get("state") == "completed" and status.get("step") == step
-
-
-def _sampled_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The generator in a checkpoint; its moving average, where there is one."""
-    if "ema" not in state:
-        return state["generator"]
-    return {name.removeprefix("module."): t for name, t in state["ema"].items() if name.startswith("module.")}

@@ -88,7 +88,7 @@ def test_a_run_at_work_is_left_to_measure_itself(tmp_path):
     directory = RunDirectory(run)
     with pytest.raises(UserError, match="is in use by another run"):
         evaluate(f"run={run}", "metric=[pattern]", "metric.pattern.samples=5")
-    directory.release()
+    directory.close()
     assert evaluation(run) == before
     assert evaluate(f"run={run}") == Status.COMPLETED
 

@@ -1,3 +1,0 @@
-"""Temporary."""
-
-from gan_runner.machine.devices import Ranks as Ranks
