@@ -21,7 +21,7 @@ from gan_runner.config.schema import Config, Device, Latent, Section, validate
 from gan_runner.datasets import DataFacts
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
-from gan_runner.machine.devices import Ranks, check_device
+from gan_runner.machine.devices import check_device, choose_devices
 from gan_runner.networks.running import apply
 from gan_runner.paths import write_atomically
 from gan_runner.randomness import rng
@@ -111,9 +111,7 @@ def find_device(device: Device) -> torch.device:
         raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
     check_device(device, batch_size=_CHUNK)
     torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
-    ranks = Ranks()
-    ranks.place(device)
-    return ranks.device
+    return choose_devices(device)[0]
 
 
 def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:

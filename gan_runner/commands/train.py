@@ -1,11 +1,10 @@
 """One run from its first file to its last: what each of its processes does around the training loop."""
 
 import shlex
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from gan_runner.console import rounded, say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation, Figure
-from gan_runner.machine.devices import Ranks, peak_memory, under_torchrun
+from gan_runner.machine.devices import peak_memory
+from gan_runner.machine.launch import under_torchrun
+from gan_runner.machine.ranks import Ranks
+from gan_runner.machine.signals import on_stop_signal
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.checkpoint import load_newest
@@ -90,32 +92,18 @@ def lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-@contextmanager
-def answered_signals(ask_to_stop: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGINT ask to stop; a second one has its usual effect.
+def answered_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager[None]:
+    """SIGTERM and SIGINT ask to stop until the block ends; a second one has its usual effect.
 
-    Not on one of several processes: a signal to all of them reaches each twice, once through whoever started them,
-    who also ends them where they do not stop.
+    Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
+    each may be told twice; whoever started them ends those that do not stop.
     """
-    previous: dict[int, Any] = {}
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def answer(*_: Any) -> None:
-        if not under_torchrun():
-            restore()
+    def answer() -> None:
         say("stopping after this step; once more to stop at once")
         ask_to_stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a background job, or where a parent answers
-            previous[number] = signal.signal(number, answer)
-    try:
-        yield
-    finally:
-        restore()
+    return on_stop_signal(answer, once=not under_torchrun())
 
 
 def already_completed(path: Path, config: Config) -> bool:

@@ -21,7 +21,8 @@ from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation, Report, choose_objective
 from gan_runner.health.doctor import Doctor
 from gan_runner.health.rules import Case, Finding
-from gan_runner.machine.devices import Ranks, peak_memory
+from gan_runner.machine.devices import peak_memory
+from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.networks.running import apply, evaluated
 from gan_runner.observers import theory
@@ -90,8 +91,8 @@ class Trainer:
         self._stop = False
 
     def _parallel(self, objective: nn.Module) -> Callable[..., dict[str, Tensor]]:
-        ids = self.ranks.data_parallel_ids
-        return nn.DataParallel(objective, device_ids=ids) if len(ids) > 1 else objective
+        devices = self.ranks.devices
+        return nn.DataParallel(objective, device_ids=devices) if len(devices) > 1 else objective
 
     # The algorithm
 
@@ -244,6 +245,8 @@ class Trainer:
                     self._tell(self.doctor.look(self.logger.rows))
             self._keep_if_best(row)
             self.clock.restart(step)
+        if self._is_time(settings.evaluate_every, step):
+            self.ranks.wait_for_main()
 
     def _save_and_stop(self) -> None:
         """Saves where it is time to or where the run was asked to stop, which it then does."""
