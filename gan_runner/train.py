@@ -16,17 +16,19 @@ def train(request: composition.Request) -> Outcome:
     """Starts the run that `request` describes, or goes on with it. Raises `UserError`."""
     from gan_runner.commands.train import run_training
     from gan_runner.config.components import check
-    from gan_runner.machine import devices
+    from gan_runner.machine.devices import check_device, process_count
+    from gan_runner.machine.launch import launch, under_torchrun
+    from gan_runner.machine.ranks import Ranks
     from gan_runner.runs.directory import read_objective
     from gan_runner.runs.plan import plan
 
-    ranks = devices.Ranks()
+    ranks = Ranks()
     planned = ranks.on_main(plan, request)
     experiment = check(planned.plain)
     config = experiment.config
-    devices.check_device(config.device, config.trainer.batch_size)
-    if config.device.kind == "ddp" and not devices.under_torchrun():
-        status = devices.launch(devices.process_count(config.device), run_training, (planned,))
+    check_device(config.device, config.trainer.batch_size)
+    if config.device.kind == "ddp" and not under_torchrun():
+        status = launch(process_count(config.device), run_training, (planned,))
     else:
         status = run_training(planned, ranks, experiment)
     completed = status == Status.COMPLETED and not planned.unique

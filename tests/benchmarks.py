@@ -26,7 +26,7 @@ from gan_runner.config.schema import Config
 from gan_runner.datasets import DataFacts
 from gan_runner.health.doctor import Doctor
 from gan_runner.health.rules import Case
-from gan_runner.machine.devices import Ranks
+from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_dataset, build_parts
 from gan_runner.runs.trainer import Trainer
 from tests.training import rows, train

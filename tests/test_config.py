@@ -217,7 +217,7 @@ def test_nobody_imports_the_commands():
 
 def test_only_the_ranks_module_speaks_to_other_processes():
     speakers = {path.stem for path in PACKAGE.rglob("*.py") if "torch.distributed" in imported(path)}
-    assert speakers == {"devices"}
+    assert speakers == {"ranks"}
 
 
 def test_nothing_unpickles():

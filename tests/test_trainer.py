@@ -13,7 +13,7 @@ from gan_runner.commands.status import Status
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.config.schema import Config
-from gan_runner.machine.devices import Ranks
+from gan_runner.machine.ranks import Ranks
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.optimization import learning_rate_factor

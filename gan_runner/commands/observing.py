@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gan_runner.health.context import RuleContext
 
 from gan_runner.commands.training import Measures, Training
+from gan_runner.config.schema import Trainer
 from gan_runner.console import Progress
 from gan_runner.datasets import Gaussian1D
 from gan_runner.health.doctor import Doctor
@@ -20,6 +21,7 @@ from gan_runner.observers.own import CallOwn
 from gan_runner.observers.speed import Speed
 from gan_runner.observers.stop import StopOnFindings, StopWhenAsked
 from gan_runner.observers.theory import Theory
+from gan_runner.observers.wait import WaitForMain
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
 
@@ -42,7 +44,7 @@ class Watch:
 def watch_from_others(training: Training, stop: StopWhenAsked) -> list[Observer]:
     """The observers of all processes but the first: what all must agree on."""
     losses, *ends = _agreed(training, stop, findings=list)
-    return [losses, *ends]
+    return [losses, WaitForMain(_periods(training.settings), training.settings.steps, training.ranks), *ends]
 
 
 def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked, directory: RunDirectory) -> Watch:
@@ -53,7 +55,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         directory.path, state.step, lambda row: in_turn(row, training, {n: o.every for n, o in owns.items()})
     )
     progress = Progress("step", steps, state.step)
-    periods = {settings.log_every, settings.sample_every, settings.evaluate_every, *(o.every for o in owns.values())}
+    periods = _periods(settings) | {own.every for own in owns.values()}
 
     grid_kind = Theory if isinstance(training.dataset, Gaussian1D) else Grids
     shape = (settings.sample_rows, settings.sample_columns)
@@ -92,12 +94,18 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         *health,
         Log(periods, steps, logger, progress),
         *best,
+        WaitForMain(_periods(settings), steps, training.ranks),
         *ends,
         Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
     ]
     if not state.step:
         logger.describe(training.experiment.plain)
     return Watch(observers, logger, evaluate, health)
+
+
+def _periods(settings: Trainer) -> set[int]:
+    """After how many steps each something is logged."""
+    return {settings.log_every, settings.sample_every, settings.evaluate_every}
 
 
 def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Collection[str]]) -> list[Observer]:

@@ -1,7 +1,7 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
 import traceback
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -22,7 +22,8 @@ from gan_runner.console import LogFile, log_traceback, logged, say
 from gan_runner.errors import UserError, one_line
 from gan_runner.loop import fit
 from gan_runner.machine.ranks import Ranks
-from gan_runner.machine.signals import answered_signals
+from gan_runner.machine.launch import under_torchrun
+from gan_runner.machine.signals import on_stop_signal
 from gan_runner.observers.base import Diverged, Interrupted, Observer
 from gan_runner.observers.stop import StopWhenAsked
 from gan_runner.runs.directory import RunDirectory, read_json
@@ -62,7 +63,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     settings = training.settings
     stop = StopWhenAsked(settings.log_every, settings.steps, ranks.size, ranks.any)
-    with answered_signals(stop.ask):
+    with answering_signals(stop):
         ranks.any(False)  # nothing is on the disk before all processes can be interrupted
         summary = check_networks(training)
         fingerprint = ranks.on_main(dataset.fingerprint)
@@ -78,6 +79,20 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         record.begin(summary)
         watch = watch_from_main(training, measures, stop, directory)
         return record.end(*train(training, watch.observers), watch)
+
+
+def answering_signals(stop: StopWhenAsked) -> AbstractContextManager[None]:
+    """SIGTERM and SIGINT ask to stop until the block ends; a second one has its usual effect.
+
+    Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
+    each may be told twice; whoever started them ends those that do not stop.
+    """
+
+    def answer() -> None:
+        say("stopping after this step; once more to stop at once")
+        stop.ask()
+
+    return on_stop_signal(answer, once=not under_torchrun())
 
 
 def claim(held: ExitStack, plan: Plan) -> RunDirectory:

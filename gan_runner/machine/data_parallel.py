@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from gan_runner.state import State
@@ -20,9 +21,9 @@ class Replica(nn.Module):
         return terms_of(game, self.generator, self.discriminator, batch)
 
 
-def differentiate_in_parallel(state: State, device_ids: Sequence[int]) -> Differentiate:
-    """`gan_runner.step.differentiate` with each batch shared out over these GPUs."""
-    parallel = nn.DataParallel(Replica(state), device_ids=list(device_ids))
+def differentiate_in_parallel(state: State, devices: Sequence[torch.device]) -> Differentiate:
+    """`gan_runner.step.differentiate` with each batch shared out over these devices."""
+    parallel = nn.DataParallel(Replica(state), device_ids=list(devices))
 
     def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
         return gradients_of(game, state[name], parallel(terms_of, game, batch))

@@ -111,8 +111,7 @@ def build_schedule(experiment: Experiment, state: State) -> Schedule:
 def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ranks) -> TakeStep:
     """The step in the way that the configuration asks for."""
     average = ranks.average if ranks.size > 1 else None
-    ids = ranks.data_parallel_ids
-    gradients = differentiate if len(ids) < 2 else differentiate_in_parallel(state, ids)
+    gradients = differentiate if len(ranks.devices) == 1 else differentiate_in_parallel(state, ranks.devices)
 
     def take_step(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
         return step(state, batch, rates, game, measure, gradients, average)

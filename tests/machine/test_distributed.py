@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,9 @@ import pytest
 
 from gan_runner.commands.status import Status
 from gan_runner.commands.train import answered_signals
+from gan_runner.machine import ranks
+from gan_runner.metrics import NearestNeighbours
+from tests.machine.world import environments
 from tests.training import last_step, newest_state, rows, start, status, train, write_images
 
 # Without batch norm, whose statistics are each process's own; with a penalty at each update and a lazy one.
@@ -92,15 +95,8 @@ def wait_for_step(run, step: int, process: subprocess.Popen) -> None:
 
 def train_together(processes: int, run, *overrides: str) -> list[int | None]:
     """The exit statuses of so many forks, told what torchrun would tell them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    forks = []
-    for rank in map(str, range(processes)):
-        told = world | {"RANK": rank, "LOCAL_RANK": rank}
-        forks.append(start(run, *overrides, "device=ddp", before=partial(os.environ.update, told)))
+    told = [partial(os.environ.update, environment) for environment in environments(processes)]
+    forks = [start(run, *overrides, "device=ddp", before=before) for before in told]
     for fork in forks:
         fork.join(60)
     return [fork.exitcode for fork in forks]
@@ -117,6 +113,23 @@ def test_the_number_of_processes_changes_nothing(tmp_path, shared, alone, proces
         assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
     assert "loss/r1" in found[0]
     assert json.loads((run / "manifest.json").read_text())["machine"]["processes"] == processes
+
+
+def test_a_long_evaluation_does_not_count_as_a_long_step(tmp_path, shared, alone, monkeypatch):
+    measure, pauses = NearestNeighbours.measure, [6]
+
+    def measure_slowly(*arguments):
+        time.sleep(pauses.pop() if pauses else 0)
+        return measure(*arguments)
+
+    monkeypatch.setattr(NearestNeighbours, "measure", measure_slowly)
+    monkeypatch.setattr(ranks, "STEP_LIMIT", timedelta(seconds=2))
+    metric = ("metric=[neighbours]", "metric.neighbours.samples=16", "trainer.evaluate_every=5")
+    run = tmp_path / "run"
+    assert train_together(2, run, *shared, *metric, "trainer.steps=7") == [Status.COMPLETED] * 2
+    assert [row["step"] for row in rows(run) if "metric/memorised" in row] == [5, 7]
+    for one, many in zip(losses(alone), losses(run), strict=False):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
 
 
 def test_all_of_them_refuse(tmp_path):
@@ -216,7 +229,7 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path, launch):
 LEAVING = """
 import sys
 import torch.distributed as dist
-from gan_runner.machine.devices import Ranks
+from gan_runner.machine.ranks import Ranks
 ranks = Ranks()
 import torch._dynamo  # as the first optimizer does
 ranks.any(True)

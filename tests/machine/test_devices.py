@@ -4,7 +4,7 @@ import torch
 from gan_runner.commands.status import Status
 from gan_runner.config.schema import Device
 from gan_runner.errors import UserError
-from gan_runner.machine.devices import Ranks, check_device, process_count
+from gan_runner.machine.devices import check_device, process_count
 from tests.training import TINY, status, train
 
 
@@ -53,25 +53,6 @@ def test_ddp_starts_one_process_where_nothing_else_is_said():
     assert process_count(device("ddp")) == 1
     assert process_count(device("ddp", processes=3)) == 3
     assert process_count(device("ddp", device_ids=[0, 2])) == 2
-
-
-def test_the_shares_make_up_the_batch():
-    shares = []
-    for rank in range(3):
-        ranks = Ranks()
-        ranks.rank, ranks.size = rank, 3
-        shares += list(range(12))[ranks.part(12)]
-    assert shares == list(range(12))
-
-
-def test_a_world_of_one_says_what_it_is_told():
-    ranks = Ranks()
-    values = torch.tensor([1.0, 2.0])
-    assert ranks.is_main
-    assert torch.equal(ranks.mean(values), values)
-    assert ranks.any(True)
-    assert not ranks.any(False)
-    assert ranks.on_main(max, 1, 2) == 2
 
 
 def test_data_parallel_without_a_gpu_runs_on_the_cpu_and_says_so(tmp_path, capsys):

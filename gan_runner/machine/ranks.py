@@ -1,0 +1,129 @@
+"""The processes that share a run, and what they say to each other. One process takes the same path as many.
+
+Networks stay plain modules: the processes average the gradients in one all-reduce before each optimizer step, as
+StyleGAN does. Unlike DistributedDataParallel this works with gradient penalties and their double backward.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gan_runner.config.schema import Device
+from gan_runner.errors import UserError
+from gan_runner.machine.devices import choose_devices
+from gan_runner.machine.launch import under_torchrun
+
+# How long a collective waits for the other processes, which all take the same step: a process that hangs for longer is
+# an error. What rank 0 does alone may take longer than that and is waited for without a limit (Gloo has no "never").
+# If rank 0 dies, Gloo notices at once, because the connections are closed.
+STEP_LIMIT = timedelta(minutes=30)
+NO_LIMIT = timedelta(days=365)
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """All processes of a run, seen from one of them."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ["RANK"]) if under_torchrun() else 0
+        self.size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
+        self.devices = [torch.device("cpu")]
+        if self.size > 1:
+            # The default arguments in this module are the process group that exists when it is first imported, by
+            # torch._dynamo for instance. They would keep that group alive after `leave`, and with it Gloo's threads,
+            # which abort the process if it ends before them.
+            importlib.import_module("torch.distributed.nn.functional")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_LIMIT)
+            self._patient_group: Any = dist.new_group(backend="gloo", timeout=NO_LIMIT)
+
+    def place(self, device: Device) -> None:
+        """Takes this process's devices; `check_device` has found them to be there."""
+        self.devices = choose_devices(device, int(os.environ["LOCAL_RANK"]) if under_torchrun() else 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process's networks are."""
+        return self.devices[0]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, which writes the files."""
+        return self.rank == 0
+
+    def part(self, batch_size: int) -> slice:
+        """This process's share of a global batch."""
+        share = batch_size // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def seed(self, seed: int) -> None:
+        """Seeds what is random inside a network (dropout) on this process's devices."""
+        torch.default_generator.manual_seed(seed)  # 75 times faster than torch.manual_seed, which seeds every device
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed) if len(self.devices) > 1 else torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def average(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The mean of each gradient over the processes, in one all-reduce."""
+        if self.size == 1:
+            return list(gradients)
+        means = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = means.split([gradient.numel() for gradient in gradients])
+        # Copied to keep the memory format (channels-last), which a fused optimizer expects to be that of the weights.
+        return [torch.empty_like(g).copy_(mean.view_as(g)) for g, mean in zip(gradients, parts, strict=True)]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of each of `values` over the processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process."""
+        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag))) > 0)
+
+    def main_alone(self, work: Callable[..., T], *arguments: Any) -> T | None:
+        """What `work` returns on rank 0, None on the others, which wait for it. Its `UserError` is raised on all."""
+        outcome, refusal = None, None
+        if self.is_main:
+            try:
+                outcome = work(*arguments)
+            except UserError as error:
+                refusal = str(error)
+        if (refusal := self._from_main(refusal)) is not None:
+            raise UserError(refusal)
+        return outcome
+
+    def on_main(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns on rank 0, on all processes."""
+        return self._from_main(self.main_alone(work, *arguments))
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on each process; rank 0 goes first, so that the others find its files."""
+        mine = self.main_alone(work)
+        return mine if self.is_main else work()  # type: ignore[return-value]
+
+    def wait_for_main(self) -> None:
+        """Waits for rank 0 to call this too, however long that takes; all call it after what rank 0 does alone."""
+        self._from_main(None)
+
+    def _from_main(self, value: Any) -> Any:
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, device=torch.device("cpu"), group=self._patient_group)
+        return values[0]
+
+    def leave(self) -> None:
+        """Destroys the process group."""
+        if self.size > 1:
+            del self._patient_group  # Gloo's threads would live as long as it
+            dist.destroy_process_group()
