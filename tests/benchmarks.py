@@ -17,6 +17,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from gan_runner.runs.trainer import Trainer
 
 from gan_runner.batches import draw_latent
 from gan_runner.commands.evaluate import show, table
@@ -28,7 +29,6 @@ from gan_runner.health.doctor import Doctor
 from gan_runner.health.rules import Case
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_dataset, build_parts
-from gan_runner.runs.trainer import Trainer
 from tests.training import rows, train
 
 ROUNDS = 5

@@ -7,6 +7,8 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from gan_runner.runs.optimization import learning_rate_factor
+from gan_runner.runs.trainer import Trainer
 from torch import nn
 
 from gan_runner.commands.status import Status
@@ -16,8 +18,6 @@ from gan_runner.config.schema import Config
 from gan_runner.machine.ranks import Ranks
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_dataset
-from gan_runner.runs.optimization import learning_rate_factor
-from gan_runner.runs.trainer import Trainer
 from tests.training import newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.

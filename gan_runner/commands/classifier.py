@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gan_runner.commands.device import find_device
 from gan_runner.config.components import component
 from gan_runner.config.schema import Device, validate
 from gan_runner.console import say
@@ -13,6 +12,7 @@ from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.errors import UserError
 from gan_runner.evaluation.classifier import SMALLEST_SIDE, About, Training, accuracy, split, train_network
 from gan_runner.evaluation.extractors import classifier_path
+from gan_runner.machine.devices import one_device
 from gan_runner.paths import write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
@@ -32,7 +32,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     """
     asked = {key: value for key, value in plain.items() if key != "metric"}  # which each dataset chooses for runs
     settings = validate(ClassifierSettings, asked)
-    device = find_device(settings.device)
+    device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
     out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
     refuse_unwritable(out)

@@ -10,7 +10,6 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner import pictures
-from gan_runner.commands.device import find_device
 from gan_runner.commands.status import Status
 from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Device, Section, validate
@@ -19,6 +18,7 @@ from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
+from gan_runner.machine.devices import one_device
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
@@ -60,7 +60,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     Raises `UserError`; of several runs, one that cannot be measured is reported and the others go on.
     """
     settings = validate(EvaluateSettings, plain)
-    device = find_device(settings.device)
+    device = one_device(settings.device)
     if (settings.run is None) == (settings.runs is None):
         raise UserError("run: name one run directory with run=…, or several, or a folder of them, with runs=…")
     if settings.runs == []:

@@ -15,15 +15,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
-from gan_runner.commands.device import find_device
 from gan_runner.config.schema import Device, Latent, Section, validate
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
-<<<<<<< HEAD
-=======
-from gan_runner.machine.devices import check_device, choose_devices
-from gan_runner.networks.running import apply
->>>>>>> machine
+from gan_runner.machine.devices import one_device
 from gan_runner.paths import write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
@@ -54,7 +49,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     """
     settings = validate(SampleSettings, plain)
     run = Path(settings.run).expanduser()
-    generator = load_generator(run, settings.trust, find_device(settings.device), settings.checkpoint)
+    generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
     if settings.label is not None and settings.label >= generator.num_classes:
         allowed = f"has the classes 0 to {generator.num_classes - 1}" if generator.num_classes else "is unconditional"
         raise UserError(f"label={settings.label}: the generator of {settings.run} {allowed}")
@@ -74,75 +69,9 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     return out
 
 
-<<<<<<< HEAD
 def draw_samples(generator: TrainedGenerator, settings: SampleSettings) -> Iterator[Tensor]:
     """`count` samples, in batches; the n-th of a seed does not depend on the count. Without a label, a class a row."""
     starts = range(0, settings.count, SAMPLE_BATCH)
-=======
-def find_device(device: Device) -> torch.device:
-    """The one device to compute on; refuses those that are several."""
-    if device.kind in ("data_parallel", "ddp"):
-        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
-    check_device(device, batch_size=_CHUNK)
-    torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
-    return choose_devices(device)[0]
-
-
-def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:
-    """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
-
-    `checkpoint` says which one: what the run ended with (or has come to), or the best by its trainer.objective.
-
-    Raises `UserError`, which names the file that is not what a run leaves.
-    """
-    stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
-    if checkpoint == "best" and ended_best(run):
-        checkpoint = "newest"
-    weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
-    try:
-        config = validate(Config, stored)
-    except UserError as error:
-        raise UserError(f"{run / 'config.yaml'}: {error}") from error
-    data = read_json(manifest).get("data", {})
-    if isinstance(data, dict):
-        data = {key: value for key, value in data.items() if key in DataFacts.model_fields}
-    facts = validate(DataFacts, data, f"{manifest}: data")
-    if not weights.is_file():
-        missing = (
-            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
-        )
-        raise UserError(f"{weights}: is not there; the run has {missing}")
-    try:
-        network = build_generator(config, facts)
-        state = parse(weights.read_bytes(), weights)
-        step = validate(NonNegativeInt, state.pop("step"), f"{weights}: step")
-        network.load_state_dict(_best_generator(state) if checkpoint == "best" else state)
-    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{weights}: does not fit the run: {str(error).splitlines()[-1].strip()}") from error
-    if not all_finite(network.state_dict().values()):
-        raise UserError(f"{weights}: holds numbers that are not finite")
-    classes = labels_wanted(config.architecture, facts)
-    return TrainedGenerator(network.to(device).eval(), config.architecture.latent, facts, classes, device, step)
-
-
-def ended_best(run: Path) -> bool:
-    """Whether a completed run was at its best when it ended, perhaps out of turn: that is no checkpoint of its own."""
-    status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
-    step = objective.get("step") if isinstance(objective, dict) else None
-    return status.get("state") == "completed" and status.get("step") == step
-
-
-def _best_generator(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The generator in a checkpoint, its average where there is one."""
-    if "ema" not in state:
-        return state["generator"]
-    return {name.removeprefix("module."): t for name, t in state["ema"].items() if name.startswith("module.")}
-
-
-def draw(generator: TrainedGenerator, settings: Sampling) -> Iterator[Tensor]:
-    """`count` samples, in chunks; the n-th of a seed is the same whatever the count. Without a label, a class a row."""
-    starts = range(0, settings.count, _CHUNK)
->>>>>>> machine
     for start, z in zip(starts, generator.latents(settings.seed), strict=False):
         row = torch.arange(start, start + SAMPLE_BATCH) // settings.columns
         labels = row % max(generator.num_classes, 1) if settings.label is None else torch.full_like(row, settings.label)

@@ -21,8 +21,8 @@ from gan_runner.config.components import Experiment, check
 from gan_runner.console import LogFile, log_traceback, logged, say
 from gan_runner.errors import UserError, one_line
 from gan_runner.loop import fit
-from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.launch import under_torchrun
+from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.observers.base import Diverged, Interrupted, Observer
 from gan_runner.observers.stop import StopWhenAsked

@@ -70,6 +70,15 @@ def choose_devices(device: Device, local_rank: int = 0) -> list[torch.device]:
     return [torch.device("cpu")]
 
 
+def one_device(device: Device) -> torch.device:
+    """The device of a command that is one process on one device; refuses those that are several."""
+    if device.kind in ("data_parallel", "ddp"):
+        raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
+    check_device(device, batch_size=1)
+    torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
+    return choose_devices(device)[0]
+
+
 def peak_memory(device: torch.device) -> int:
     """The most memory in use so far, in bytes: the GPU's if `device` is one, else the process's."""
     if device.type == "cuda":

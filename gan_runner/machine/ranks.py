@@ -6,7 +6,7 @@ StyleGAN does. Unlike DistributedDataParallel this works with gradient penalties
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
