@@ -4,6 +4,7 @@ As a function, an optimizer can be compiled into the step, and costs less: makin
 torch._dynamo (2 s), and its bookkeeping in Python takes a fifth of a small network's step. The arithmetic is torch's.
 """
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +24,17 @@ StateOf = dict[int, dict[str, Any]]  # as in torch's state_dict()["state"]: by t
 class Optimizer(ABC):
     """Updates parameters in place."""
 
+    kind: str  # the class that was chosen
     learning_rate: float  # as configured, before any schedule
     as_function: ClassVar[bool]  # whether it can be compiled and stacked
 
     @abstractmethod
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
         """One step down the gradients."""
+
+    @abstractmethod
+    def stack(self, members: Sequence["Optimizer"]) -> "Optimizer":
+        """One optimizer of the stacked parameters of several runs; TypeError where it is no function."""
 
     @abstractmethod
     def state_dict(self) -> StateOf:
@@ -45,7 +51,7 @@ class OwnStep(Optimizer):
     as_function = False
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+        self.optimizer, self.kind = optimizer, type(optimizer).__name__
         self.learning_rate = optimizer.param_groups[0]["lr"]
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
@@ -55,6 +61,9 @@ class OwnStep(Optimizer):
             parameter.grad = gradient
         with torch.enable_grad():  # as its author expects
             self.optimizer.step()
+
+    def stack(self, members: Sequence[Optimizer]) -> Optimizer:
+        raise TypeError(f"{self.kind} is no function of tensors, which could be stacked")
 
     def state_dict(self) -> StateOf:
         return self.optimizer.state_dict()["state"]
@@ -73,6 +82,7 @@ class AsFunction(Optimizer):
     as_function = True
 
     def __init__(self, parameters: Sequence[Tensor], **hyperparameters: Any) -> None:
+        self.kind = type(self).__name__
         self.learning_rate = hyperparameters.pop("lr")
         self.hyperparameters = hyperparameters
         self.moments: Moments = {
@@ -89,6 +99,16 @@ class AsFunction(Optimizer):
     @abstractmethod
     def names(self) -> list[str]:
         """The moments of a parameter, by torch's names."""
+
+    def stack(self, members: Sequence[Optimizer]) -> Optimizer:
+        stacked, names = copy.copy(self), self.moments
+        of_members = [member.moments for member in members if isinstance(member, AsFunction)]
+        stacked.moments = {
+            name: [torch.stack(alike) for alike in zip(*(moments[name] for moments in of_members), strict=True)]
+            for name in names
+        }
+        stacked.steps = [step.clone() for step in self.steps]  # the same for all: they take their steps together
+        return stacked
 
     def state_dict(self) -> StateOf:
         state: StateOf = {i: {"step": step} for i, step in enumerate(self.steps)}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_runner.optimizers import Optimizer, like
 
+NETWORKS = ("generator", "discriminator")
 Kept = dict[str, Any]  # nested dicts of tensors and plain values, by the names that a checkpoint has
 
 
@@ -103,7 +104,19 @@ class State:
 
     def networks(self) -> Iterator[tuple[str, NetworkState]]:
         """The networks that are trained, by name."""
-        return ((name, self[name]) for name in ("generator", "discriminator") if self[name].is_trained)
+        return ((name, self[name]) for name in NETWORKS if self[name].is_trained)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that a step changes."""
+        for network in (self.generator, self.discriminator):
+            yield from network.parameters
+            yield from network.buffers.values()
+        for _, network in self.networks():
+            for moments in network.optimizer.state_dict().values():
+                yield from moments.values()
+        if self.average is not None:
+            yield from self.average.parameters
+            yield from self.average.buffers.values()
 
     @property
     def sampled(self) -> nn.Module:
@@ -144,6 +157,39 @@ class State:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.discriminator.parameters[0].device
+
+
+def stack(states: Sequence[State]) -> State:
+    """One state of several runs alike, whose tensors are stacked along a new first dimension.
+
+    Its modules are those of the first run and serve as functions alone: none of them holds the stacked weights.
+    """
+    first = states[0]
+    generator, discriminator = (_stack_networks([state[name] for state in states]) for name in NETWORKS)
+    stacked = State(generator, discriminator, copy.copy(first.average))
+    stacked.members, stacked.step = len(states), first.step
+    averages = [state.average for state in states if state.average is not None]
+    if stacked.average is not None:
+        stacked.average.parameters = _stack([average.parameters for average in averages])
+        stacked.average.buffers = _stack_named([average.buffers for average in averages])
+    return stacked
+
+
+def _stack_networks(networks: Sequence[NetworkState]) -> NetworkState:
+    stacked = copy.copy(networks[0])
+    stacked.parameters = _stack([network.parameters for network in networks])
+    stacked.buffers = _stack_named([network.buffers for network in networks])
+    if stacked.is_trained:
+        stacked._optimizer = stacked.optimizer.stack([network.optimizer for network in networks])
+    return stacked
+
+
+def _stack(of_members: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.stack([t.detach() for t in tensors]) for tensors in zip(*of_members, strict=True)]
+
+
+def _stack_named(of_members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([tensors[name] for tensors in of_members]) for name in of_members[0]}
 
 
 def weights_to_sample(kept: Kept) -> Kept:

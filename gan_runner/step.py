@@ -276,8 +276,12 @@ def step(
         if state.average is not None:
             with torch.no_grad():
                 state.average.update(state.generator, rates.average)
-    state.penalties |= {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}
     return state, computed
+
+
+def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:
+    """Of what `step` computed, the penalties that were due, weighted, by name."""
+    return {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}
 
 
 def clip(

@@ -9,15 +9,17 @@ from torch import nn
 from gan_runner.batches import Batches, Schedule
 from gan_runner.config.components import Component, Experiment
 from gan_runner.config.schema import Architecture
+from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
 from gan_runner.loop import TakeStep
+from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.data_parallel import differentiate_in_parallel
 from gan_runner.machine.ranks import Ranks
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, Terms, differentiate, step
+from gan_runner.step import Game, Rates, StepBatch, Terms, differentiate, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -113,10 +115,17 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
     average = ranks.average if ranks.size > 1 else None
     gradients = differentiate if len(ranks.devices) == 1 else differentiate_in_parallel(state, ranks.devices)
 
-    def take_step(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
-        return step(state, batch, rates, game, measure, gradients, average)
+    def eagerly(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
+        state, computed = step(state, batch, rates, game, measure, gradients, average)
+        state.penalties |= newest_penalties(batch, computed)
+        return state, computed
 
-    return take_step
+    if not experiment.config.trainer.compile:
+        return eagerly
+    if reason := why_not_compiled(state):
+        say(f"warning: trainer.compile=true: {reason}; the step is taken eagerly")
+        return eagerly
+    return CompiledStep(state, game, average, eagerly)
 
 
 def labels_wanted(architecture: Architecture, facts: DataFacts) -> int:

@@ -1,0 +1,108 @@
+"""The step in its three ways: eagerly, as one compiled graph, and for several stacked runs at once."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_runner.config import composition
+from gan_runner.config.components import check
+from gan_runner.datasets import DataFacts
+from gan_runner.machine.compiling import CompiledStep
+from gan_runner.machine.ranks import Ranks
+from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
+from gan_runner.state import State
+from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
+from tests.compare_checkouts import VARIANTS, words_of, write_images
+
+STEPS = 20
+ONE_PROCESS = [variant for variant in VARIANTS if variant not in ("two_processes", "mnist_lsgan")]
+
+
+class Run:
+    """A run of so many steps in float64, in which rounding does not grow to what could be taken for a mistake."""
+
+    def __init__(self, *words: str, seed: int = 0) -> None:
+        experiment = check(composition.plain(composition.compose([*words, f"seed={seed}"], "train")))
+        dataset, ranks = experiment.build("dataset"), Ranks()
+        self.game = build_game(experiment)
+        self.state = build_state(experiment, DataFacts.of(dataset), ranks.device)
+        for network in (self.state.generator, self.state.discriminator):
+            network.module.double()
+            network.buffers = dict(network.module.named_buffers())
+            for moments in getattr(network._optimizer, "moments", {}).values():
+                moments[:] = [moment.double() for moment in moments]
+        if self.state.average is not None:
+            self.state.average.module.double()
+            self.state.average.buffers = dict(self.state.average.module.named_buffers())
+        self.batches = build_batches(experiment, dataset, self.game, self.state, ranks)
+        self.schedule = build_schedule(experiment, self.state)
+
+    def batch(self, number: int) -> StepBatch:
+        drawn = self.batches.at(number)
+        updates = [_double(update) for update in drawn.discriminator]
+        return StepBatch(updates, None if drawn.generator is None else _double(drawn.generator))
+
+    def eagerly(self, state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, dict[str, Tensor]]:
+        state, computed = step(state, batch, rates, self.game, measure)
+        state.penalties |= newest_penalties(batch, computed)
+        return state, computed
+
+    def losses(self, take_step: Callable[..., Any]) -> list[dict[str, float]]:
+        """The mean of all that is computed at each step."""
+        logged = []
+        for number in range(1, STEPS + 1):
+            batch, rates = self.batch(number), self.schedule(number)
+            _, computed = take_step(self.state, batch, rates, True)
+            logged.append({name: float(tensor.mean()) for name, tensor in computed.items()})
+        return logged
+
+
+def _double(batch: UpdateBatch) -> UpdateBatch:
+    drawn = {name: value for name, value in batch._asdict().items() if isinstance(value, Tensor)}
+    doubled: dict[str, Any] = {name: value.double() for name, value in drawn.items() if value.is_floating_point()}
+    return batch._replace(**doubled)
+
+
+def weights(state: State) -> dict[str, Tensor]:
+    return {f"{name}.{key}": t for name, n in state.networks() for key, t in n.module.state_dict().items()}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    torch.compiler.reset()
+
+
+def compare(words: list[str], backend: str) -> None:
+    eager, compiled = Run(*words), Run(*words)
+    take_step = CompiledStep(compiled.state, compiled.game, None, compiled.eagerly, backend)
+    expected, found = eager.losses(eager.eagerly), compiled.losses(take_step)
+    assert take_step.kinds  # it was compiled
+    assert not take_step.gave_up
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-8, rel=1e-8)
+    for name, weight in weights(eager.state).items():
+        torch.testing.assert_close(weights(compiled.state)[name], weight, rtol=1e-7, atol=1e-8)
+    if eager.state.average is not None:
+        assert compiled.state.average is not None
+        for ours, theirs in zip(compiled.state.average.parameters, eager.state.average.parameters, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+    assert compiled.state.penalties.keys() == eager.state.penalties.keys()
+
+
+@pytest.mark.parametrize("variant", ONE_PROCESS)
+def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
+    compare([*words_of(variant, write_images(tmp_path / "images"), STEPS, 1), "device=cpu"], "aot_eager")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+@pytest.mark.parametrize("variant", ["pattern_fixed", "dcgan"])
+def test_so_does_what_inductor_makes_of_it(variant, tmp_path):
+    compare([*words_of(variant, write_images(tmp_path / "images"), STEPS, 1), "device=cpu"], "inductor")
