@@ -15,6 +15,9 @@ def apply(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
     """The network in eval mode while it lasts, however it ends."""
+    if not network.training:  # it is already, for more than one call: switching takes as long as a small network
+        yield
+        return
     network.eval()
     try:
         yield
