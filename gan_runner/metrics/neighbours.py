@@ -156,7 +156,7 @@ class NearestNeighbours(Metric):
         self.require_least(made, real)
         found, usual = nearest(made.values, real.rows, 1)[0], usual_distances(real.rows, len(made))
         return {
-            "memorised": float((found <= usual.quantile(self.quantile)).double().mean()),
+            "memorised": share_of_copies(found, usual, self.quantile),
             "nearest_distance": float(found.median() / usual.median()),
         }
 
@@ -167,6 +167,11 @@ class NearestNeighbours(Metric):
         chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
         rows = [torch.cat([made.values[i], *real.rows[neighbours[i]]], dim=-1) for i in chosen]
         return pictures.grid(torch.stack(rows), columns=2)
+
+
+def share_of_copies(distances: Tensor, usual: Tensor, quantile: float) -> float:
+    """The share of samples that are as near to a real one as only the `quantile` of real ones is to another."""
+    return float((distances <= usual.quantile(quantile)).double().mean())
 
 
 def usual_distances(real: Rows, count: int) -> Tensor:
