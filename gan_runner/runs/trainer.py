@@ -19,8 +19,9 @@ from gan_runner.console import Progress, in_short, say
 from gan_runner.datasets import DataFacts, Dataset, Gaussian1D
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation, Report, choose_objective
+from gan_runner.health.context import RuleContext
 from gan_runner.health.doctor import Doctor
-from gan_runner.health.rules import Case, Finding
+from gan_runner.health.rules import Finding
 from gan_runner.machine.devices import Ranks, peak_memory
 from gan_runner.metrics import Goal
 from gan_runner.networks.running import apply, evaluated
@@ -105,8 +106,7 @@ class Trainer:
         self.progress = Progress("step", settings.steps, self.step) if self.ranks.is_main else None
         if logger is not None and self.config.doctor is not None:
             with self._surviving_the_doctor():
-                case = Case(self.config, self.parts, self.dataset, self.reference_losses())
-                self.doctor = Doctor(case, self.dataset, logger.rows)
+                self.doctor = Doctor(self.rule_context(), logger.rows)
         try:
             self._stop_on_findings()  # a run that has stopped does not go on because it is started again
             for step in range(self.step + 1, settings.steps + 1):
@@ -239,9 +239,11 @@ class Trainer:
         if row and self.logger is not None and self.progress is not None:
             self.logger.write(step, row)
             self.progress.show(step, in_short(row))
-            if self.doctor is not None and self._is_time(settings.sample_every, step):
+            if self.doctor is not None:
                 with self._surviving_the_doctor():
-                    self._tell(self.doctor.look(self.logger.rows))
+                    new = self.doctor.take(self.logger.rows[-1])
+                    if self._is_time(settings.sample_every, step):
+                        self._tell(new)
             self._keep_if_best(row)
             self.clock.restart(step)
 
@@ -471,6 +473,19 @@ class Trainer:
             for tag, value in row.items()
             if row["step"] % every.get(tag.partition("/")[0], self.settings.log_every) == 0
         }
+
+    def rule_context(self) -> RuleContext:
+        """What the doctor's rules know besides the rows."""
+        return RuleContext(
+            self.config,
+            self.generator,
+            self.discriminator,
+            self.parts.loss,
+            self.parts.regularizers,
+            self.learning_rates,
+            self.dataset,
+            self.reference_losses(),
+        )
 
     def reference_losses(self) -> dict[str, float]:
         """What the losses are where the discriminator cannot tell real from fake."""
