@@ -26,8 +26,7 @@ from gan_runner.config.components import check
 from gan_runner.config.schema import Config
 from gan_runner.datasets import DataFacts
 from gan_runner.health.doctor import Doctor
-from gan_runner.health.rules import Case
-from gan_runner.machine.ranks import Ranks
+from gan_runner.machine.devices import Ranks
 from gan_runner.runs.building import build_dataset, build_parts
 from tests.training import rows, train
 
@@ -115,7 +114,7 @@ def of_training(recipe: str, folder: Path) -> list[str]:
     words += [f"dataset.root={folder}"] if name.startswith("mnist") else []
     config = check(composition.plain(composition.compose(words, "train"))).config
     trainer = Trainer(config, build_dataset(config), Ranks())
-    doctor = Doctor(Case(config, trainer.parts, trainer.dataset, trainer.reference_losses()), trainer.dataset, [])
+    doctor = Doctor(trainer.rule_context(), [])
     assert trainer.evaluation is not None
     evaluate = partial(trainer.evaluation, trainer._generate, 0, with_pictures=False)
     seconds(evaluate)  # what concerns real data alone is computed once

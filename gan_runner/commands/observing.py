@@ -74,7 +74,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     )
     health: list[Health] = []
     if training.config.doctor is not None:
-        make_doctor = lambda: Doctor(_context(training), training.dataset, logger.rows)  # noqa: E731
+        make_doctor = lambda: Doctor(_context(training), logger.rows)  # noqa: E731
         health = [Health(periods, steps, settings.sample_every, make_doctor, networks, directory, logger)]
 
     def findings() -> Collection[str]:

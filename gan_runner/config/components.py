@@ -11,9 +11,10 @@ from typing import Any, get_type_hints
 
 import torch
 
-from gan_runner.config.schema import FINDINGS, Config, validate
+from gan_runner.config.schema import Config, validate
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.health.rules import FINDINGS
 from gan_runner.losses import Loss
 from gan_runner.metrics import Metric
 from gan_runner.regularizers import Regularizer

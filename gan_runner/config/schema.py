@@ -9,22 +9,6 @@ from pydantic import ValidationError as PydanticError
 
 from gan_runner.errors import UserError, did_you_mean
 
-# What the doctor may find, causes before their consequences.
-FINDINGS = (
-    "divergence",
-    "stuck_losses",
-    "range",
-    "discriminator_saturated",
-    "exploding_gradients",
-    "collapse",
-    "fixed_point",
-    "discriminator_blind",
-    "dead_units",
-    "oscillation",
-    "memorisation",
-    "not_learned",
-)
-
 
 class Section(BaseModel):
     """A group whose keys are known."""
@@ -85,7 +69,7 @@ class Trainer(Section):
 
 
 class Doctor(Section):
-    """From where on the doctor takes a figure for a sign that something is wrong."""
+    """Thresholds of the doctor's rules."""
 
     samples: Annotated[int, Field(ge=16, le=10_000)]
     patience: PositiveInt

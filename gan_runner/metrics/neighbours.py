@@ -153,7 +153,7 @@ class NearestNeighbours(Metric):
         self.require_enough(made, real)
         found, usual = nearest(made.values, real.data, 1)[0], usual_distances(real.data, len(made))
         return {
-            "memorised": float((found <= usual.quantile(self.quantile)).double().mean()),
+            "memorised": share_of_copies(found, usual, self.quantile),
             "nearest_distance": float(found.median() / usual.median()),
         }
 
@@ -164,6 +164,11 @@ class NearestNeighbours(Metric):
         chosen = torch.stack([closest, torch.arange(len(closest))], dim=1).flatten()
         rows = [torch.cat([made.values[i], *real.data[neighbours[i]]], dim=-1) for i in chosen]
         return pictures.grid(torch.stack(rows), columns=2)
+
+
+def share_of_copies(distances: Tensor, usual: Tensor, quantile: float) -> float:
+    """The share of samples that are as near to a real one as only the `quantile` of real ones is to another."""
+    return float((distances <= usual.quantile(quantile)).double().mean())
 
 
 def usual_distances(real: Tensor | LazyImages, count: int) -> Tensor:

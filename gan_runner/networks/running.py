@@ -15,13 +15,15 @@ def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None) ->
 
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode while it lasts, however it ends; then in the mode that it was in."""
-    training = network.training
+    """The network in eval mode while it lasts, however it ends."""
+    if not network.training:  # it is already, for more than one call: switching takes as long as a small network
+        yield
+        return
     network.eval()
     try:
         yield
     finally:
-        network.train(training)
+        network.train()
 
 
 @torch.no_grad()
