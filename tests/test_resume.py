@@ -325,14 +325,14 @@ def test_a_second_signal_kills(tmp_path):
     ready = tmp_path / "ready"
 
     def never_ending_step() -> None:
-        from gan_runner.runs.trainer import Trainer
+        from gan_runner.losses import NonSaturating
 
         def wait(self, *_):
             ready.touch()
             while True:
                 time.sleep(0.01)
 
-        setattr(Trainer, "_update_generator", wait)  # noqa: B010
+        setattr(NonSaturating, "generator", wait)  # noqa: B010
 
     process = start(tmp_path / "run", *TINY, before=never_ending_step)
     while not ready.exists():

@@ -92,8 +92,8 @@ def compare(words: list[str], backend: str) -> None:
         torch.testing.assert_close(weights(compiled.state)[name], weight, rtol=1e-7, atol=1e-8)
     if eager.state.average is not None:
         assert compiled.state.average is not None
-        for ours, theirs in zip(compiled.state.average.parameters, eager.state.average.parameters, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+        for mine, weight in zip(compiled.state.average.parameters, eager.state.average.parameters, strict=True):
+            torch.testing.assert_close(mine, weight, rtol=1e-7, atol=1e-8)
     assert compiled.state.penalties.keys() == eager.state.penalties.keys()
 
 

@@ -1,23 +1,21 @@
 """The algorithm against plain loops written out here, on the same initial weights, batches and noise."""
 
-import copy
 import math
 import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
-from gan_runner.runs.optimization import learning_rate_factor
-from gan_runner.runs.trainer import Trainer
 from torch import nn
 
+from gan_runner.batches import learning_rate_factor
 from gan_runner.commands.status import Status
 from gan_runner.config import composition
-from gan_runner.config.components import check
-from gan_runner.config.schema import Config
-from gan_runner.machine.ranks import Ranks
+from gan_runner.config.components import Experiment, check
+from gan_runner.datasets import DataFacts
 from gan_runner.randomness import rng
-from gan_runner.runs.building import build_dataset
+from gan_runner.runs.building import build_state
+from gan_runner.state import State
 from tests.training import newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.
@@ -50,19 +48,21 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def config_of(*overrides: str) -> Config:
-    return check(composition.plain(composition.compose(overrides, "train"))).config
+def experiment_of(*overrides: str) -> Experiment:
+    return check(composition.plain(composition.compose(overrides, "train")))
+
+
+def initial_state(experiment: Experiment) -> State:
+    return build_state(experiment, DataFacts.of(experiment.build("dataset")), torch.device("cpu"))
 
 
 class ByHand:
     """The same experiment as a script: nothing of the runner but the initial networks and the streams of randomness."""
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.settings = config, config.trainer
-        self.data = build_dataset(config)
-        trainer = Trainer(config, self.data, Ranks())
-        self.generator = copy.deepcopy(trainer.generator)
-        self.discriminator = copy.deepcopy(trainer.discriminator)
+    def __init__(self, experiment: Experiment) -> None:
+        self.config, self.settings = experiment.config, experiment.config.trainer
+        self.data, state = experiment.build("dataset"), initial_state(experiment)
+        self.generator, self.discriminator = state.generator.module, state.discriminator.module
         self.ema: list[torch.Tensor] = []
         self.clip, self.r1, self.seen = self.settings.gradient_clip, 0.0, 0
         for step in range(1, self.settings.steps + 1):
@@ -150,7 +150,7 @@ class ByHand:
 )
 def test_it_is_the_algorithm(tmp_path, options):
     words = (*OVERRIDES, f"trainer.steps={STEPS}", *options)
-    hand = ByHand(config_of(*words))
+    hand = ByHand(experiment_of(*words))
     assert train(tmp_path / "run", *words) == Status.COMPLETED
     state = newest_state(tmp_path / "run")
     for name in ("generator", "discriminator"):
@@ -208,8 +208,7 @@ def test_the_clip_is_to_the_norm_of_a_whole_network(tmp_path):
     """Plain descent at rate 1 moves a network by its clipped gradient; what is logged is the norm before clipping."""
     clip = ("trainer.gradient_clip=0.01", "optimizer.generator.lr=1", "optimizer.discriminator.lr=1")
     words = (*OVERRIDES, "trainer.steps=1", *clip)
-    config = config_of(*words)
-    before = Trainer(config, build_dataset(config), Ranks()).generator
+    before = initial_state(experiment_of(*words)).generator.module
     assert train(tmp_path / "run", *words) == Status.COMPLETED
     after = newest_state(tmp_path / "run")
     moved = [(after[f"generator/{key}"] - p).flatten() for key, p in before.named_parameters()]

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from gan_runner.health.context import RuleContext
-
 from gan_runner.commands.training import Measures, Training
 from gan_runner.config.schema import Trainer
 from gan_runner.console import Progress
 from gan_runner.datasets import Gaussian1D
+from gan_runner.health.context import RuleContext
 from gan_runner.health.doctor import Doctor
 from gan_runner.observers.base import Observer, Row
 from gan_runner.observers.checkpoints import Checkpoints, KeepBest, ReadyToSave

@@ -1,6 +1,7 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     settings = training.settings
     stop = StopWhenAsked(settings.log_every, settings.steps, ranks.size, ranks.any)
-    with answering_signals(stop):
+    with answering_signals(stop.ask):
         ranks.any(False)  # nothing is on the disk before all processes can be interrupted
         summary = check_networks(training)
         fingerprint = ranks.on_main(dataset.fingerprint)
@@ -81,7 +82,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         return record.end(*train(training, watch.observers), watch)
 
 
-def answering_signals(stop: StopWhenAsked) -> AbstractContextManager[None]:
+def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager[None]:
     """SIGTERM and SIGINT ask to stop until the block ends; a second one has its usual effect.
 
     Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
@@ -90,7 +91,7 @@ def answering_signals(stop: StopWhenAsked) -> AbstractContextManager[None]:
 
     def answer() -> None:
         say("stopping after this step; once more to stop at once")
-        stop.ask()
+        ask_to_stop()
 
     return on_stop_signal(answer, once=not under_torchrun())
 

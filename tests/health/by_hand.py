@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from gan_runner.config import composition
-from gan_runner.config.components import check
+from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Config
 from gan_runner.datasets import DataFacts
 from gan_runner.health.context import History, RuleContext
 from gan_runner.health.rules import Finding, diagnose
-from gan_runner.runs.building import build_dataset, build_parts
+from gan_runner.runs.building import build_game, build_state
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist"
 LN2 = math.log(2)
@@ -49,19 +49,23 @@ HIDDEN = ("dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_dropout")
 
 
 @cache
+def experiment(*overrides: str) -> Experiment:
+    return check(composition.plain(composition.compose(overrides, "train")))
+
+
 def composed(*overrides: str) -> Config:
-    return check(composition.plain(composition.compose(overrides, "train"))).config
+    return experiment(*overrides).config
 
 
 @cache
 def a_context(*overrides: str) -> RuleContext:
-    config = composed(*overrides)
-    dataset = build_dataset(config)
-    parts = build_parts(config, DataFacts.of(dataset), torch.device("cpu"))
-    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in parts.optimizers.items()}
+    chosen = experiment(*overrides)
+    dataset, game = chosen.build("dataset"), build_game(chosen)
+    state = build_state(chosen, DataFacts.of(dataset), torch.device("cpu"))
+    rates = {name: network.optimizer.learning_rate for name, network in state.networks()}
     references = {name.removeprefix("loss/"): LN2 for name in AT_LN2}
-    networks = parts.generator, parts.discriminator
-    return RuleContext(config, *networks, parts.loss, parts.regularizers, rates, dataset, references)
+    networks = state.generator.module, state.discriminator.module
+    return RuleContext(chosen.config, *networks, game.loss, game.regularizers, rates, dataset, references)
 
 
 def a_run(changes: dict[str, Any], steps: int = 3000) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gan_runner.commands.status import Status
-from gan_runner.commands.train import answered_signals
+from gan_runner.commands.train import answering_signals
 from gan_runner.machine import ranks
 from gan_runner.metrics import NearestNeighbours
 from tests.machine.world import environments
@@ -184,7 +184,7 @@ def test_one_of_several_processes_may_be_told_twice(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     told = []
-    with answered_signals(lambda: told.append("stop")):
+    with answering_signals(lambda: told.append("stop")):
         for _ in range(2):
             signal.raise_signal(signal.SIGTERM)
     assert told == ["stop", "stop"]
