@@ -49,8 +49,9 @@ class Batches:
         if step <= self.generator_start:
             return StepBatch(updates, None)
         if self.reuse_noise:
-            return StepBatch(updates, UpdateBatch(last.real, last.real_labels, last.z, last.fake_labels))
-        return StepBatch(updates, UpdateBatch(last.real, last.real_labels, *self._draw_noise(noise)))
+            return StepBatch(updates, last._replace(uniform=None, due=()))
+        z, fake_labels = self._draw_noise(noise)
+        return StepBatch(updates, UpdateBatch(last.real, z, last.real_labels, fake_labels))
 
     def _for_discriminator(self, number: int, noise: torch.Generator) -> UpdateBatch:
         """The batch of the discriminator's update `number` = 0, 1, …"""
@@ -60,7 +61,7 @@ class Batches:
         z, fake_labels = self._draw_noise(noise)
         due = tuple(name for name, r in self.regularizers.items() if number % r.interval == 0)
         uniform = self._draw_uniform(number) if due else None
-        return UpdateBatch(real, labels, z, fake_labels, uniform, due)
+        return UpdateBatch(real, z, labels, fake_labels, uniform, due)
 
     def _draw_noise(self, noise: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Latents, and labels drawn at random."""

@@ -55,7 +55,7 @@ def save(path: Path, picture: Picture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def save_animation(path: Path, frames: Sequence[Picture]) -> None:

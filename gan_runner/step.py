@@ -14,7 +14,7 @@ Nothing here knows of configuration, files, processes or clocks, and nothing is 
 from __future__ import annotations  # torch.compile cannot evaluate those of inner functions
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -34,9 +34,9 @@ class UpdateBatch(NamedTuple):
     """What one update is made of; labels are None where the networks are unconditional."""
 
     real: Tensor  # (B, *shape)
-    real_labels: Tensor | None  # (B,)
     z: Tensor  # (B, latent_dim)
-    fake_labels: Tensor | None  # (B,)
+    real_labels: Tensor | None = None  # (B,)
+    fake_labels: Tensor | None = None  # (B,)
     uniform: Tensor | None = None  # (B,) in [0, 1), for the penalties; None where none is due
     due: tuple[str, ...] = ()  # the penalties of this update
 
@@ -53,7 +53,7 @@ class Rates(NamedTuple):
 
     discriminator: float | Tensor  # the learning rate
     generator: float | Tensor
-    average: float | Tensor  # 1 - β of the moving average, and 1 the first time
+    average: float | Tensor = 0.0  # 1 - β of the moving average, and 1 the first time
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Game:
     """What the two networks play for."""
 
     loss: Loss
-    regularizers: Mapping[str, Regularizer]
+    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
     separate: bool = False  # one optimizer step each on real and fake samples, not one on both
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
     precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32

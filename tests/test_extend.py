@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.training import TINY, assert_same_end, rows, status
+from tests.training import TINY, assert_same_end, pictures, rows, scalars, status
 
 CLASSES = """
 import torch
@@ -184,13 +185,87 @@ def test_the_example_of_the_readme(typed):
         _, *parts = re.split(r"^# (\S+\.(?:py|yaml))\n", block, flags=re.MULTILINE)
         files |= zip(parts[::2], parts[1::2], strict=True)
     assert files.keys() == {
-        "mine.py",
+        *("mine.py", "watch.py", "groups/observer/spread.yaml"),
         *(f"groups/{name}.yaml" for name in ("dataset/circle", "architecture/mine", "loss/exponential")),
     }
     for name, text in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
-    groups = ("--config-dir", "groups", "dataset=circle", "architecture=mine", "loss=exponential")
+    groups = ("--config-dir", "groups", "dataset=circle", "architecture=mine", "loss=exponential", "observer=spread")
     ended = typed(*groups, "trainer.steps=5", "hydra.run.dir=run")
     assert ended.status == 0, ended.err
-    assert typed("resume=run", "trainer.steps=10", "trust=[mine]").status == 0
+    (row,) = rows(Path("run"))
+    assert 0 < row["observer/spread/std"] < 10
+    assert scalars(Path("run"), "observer/spread/std") == [pytest.approx(row["observer/spread/std"])]
+    assert typed("resume=run", "trainer.steps=10", "trust=[mine,watch]").status == 0
+
+
+def test_the_step_of_the_readme_learns_the_pattern(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "StepBatch" in block)
+    torch.manual_seed(0)
+    exec(compile(code, "README.md", "exec"), names := {})
+    sample = names["generator"](names["z"][:1]).squeeze(0)
+    assert (sample[::2] > 0.7).all()
+    assert (sample[1::2] < 0.3).all()
+    assert "tensor" in capsys.readouterr().out
+
+
+OBSERVERS = """
+import numpy as np
+
+
+class Marks:
+    def __init__(self, every):
+        self.every = every
+
+    def __call__(self, step, networks, row):
+        picture = np.full((4, 6, 3), step % 256, np.uint8)
+        return {"loss": row["loss/generator"], "samples": len(networks.draw(3)), "square": picture}
+
+
+class Fails:
+    every = 4
+
+    def __call__(self, step, networks, row):
+        raise ZeroDivisionError(f"at {step}")
+
+
+class Numberless:
+    def __call__(self, step, networks, row):
+        return {}
+"""
+
+
+def observers(*classes: str) -> list[str]:
+    Path("looks.py").write_text(OBSERVERS)
+    keys = {"Marks": ",every:3"}
+    return [f"+observer.{name.lower()}={{_target_:looks.{name}{keys.get(name, '')}}}" for name in classes]
+
+
+def test_an_observer_logs_figures_and_pictures_at_its_own_steps(typed):
+    words = (*TINY, "trainer.log_every=1", "trainer.steps=8", "hydra.run.dir=run", *observers("Marks"))
+    assert typed(*words).status == 0
+    logged = {row["step"]: row for row in rows(Path("run")) if "observer/marks/samples" in row}
+    assert list(logged) == [3, 6, 8]
+    assert all(row["observer/marks/loss"] == row["loss/generator"] for row in logged.values())
+    assert [step for step, _ in pictures(Path("run"), "observer/marks/square")] == [3, 6, 8]
+    # What a longer run would not have logged at step 8 goes when it is extended.
+    assert typed("resume=run", "trainer.steps=9", "trust=[looks]").status == 0
+    assert [row["step"] for row in rows(Path("run")) if "observer/marks/samples" in row] == [3, 6, 9]
+
+
+def test_an_observer_that_raises_is_reported_and_the_run_goes_on(typed):
+    ended = typed(*TINY, "trainer.steps=10", "hydra.run.dir=run", *observers("Fails"))
+    assert ended.status == 0
+    assert ended.err.count("warning: observer.fails failed at step") == 3  # 4, 8 and the last
+    assert "Traceback" not in ended.err
+    log = Path("run/log.txt").read_text()
+    assert "ZeroDivisionError: at 8" in log
+    assert 'looks.py", line' in log
+    assert rows(Path("run"))[-1]["step"] == 10
+
+
+def test_what_is_no_observer_is_refused(typed, refused):
+    line = refused(*TINY, *observers("Numberless"))
+    assert "observer.numberless: Numberless is no observer" in line

@@ -43,13 +43,13 @@ class Quadratic(nn.Module):
 
 @pytest.mark.parametrize(("cls", "expected"), [(GradientPenalty, (5 - 1) ** 2), (R1, 25 / 2), (R2, 25 / 2)])
 def test_a_linear_discriminator_has_the_same_gradient_everywhere(cls, expected):
-    assert cls(1.0, 1)(Linear(), BATCH).item() == pytest.approx(expected)
+    assert cls(1.0, 1)(Linear(), BATCH).tolist() == pytest.approx([expected, expected])
 
 
 def test_r1_is_taken_at_the_real_and_r2_at_the_generated_samples():
     for cls, squares in ((R1, (30, 2)), (R2, (6, 6))):
         discriminator: Any = Quadratic(3.0)
-        penalty = cls(1.0, 1)(discriminator, BATCH)
+        penalty = cls(1.0, 1)(discriminator, BATCH).mean()
         penalty.backward()
         assert penalty.item() == pytest.approx(0.5 * 3**2 * sum(squares) / 2)
         assert discriminator.a.grad.item() == pytest.approx(3 * sum(squares) / 2)
@@ -58,7 +58,7 @@ def test_r1_is_taken_at_the_real_and_r2_at_the_generated_samples():
 def test_the_gradient_penalty_mixes_each_sample_by_its_own_number():
     # u·x + (1 − u)·G(z): (-½, ½, 3/2, 5/2) with squares 9, and (1, 1, 0, 0) with squares 2.
     discriminator: Any = Quadratic(2.0)
-    penalty = GradientPenalty(1.0, 1)(discriminator, BATCH)
+    penalty = GradientPenalty(1.0, 1)(discriminator, BATCH).mean()
     penalty.backward()
     norms = (9**0.5, 2**0.5)
     assert penalty.item() == pytest.approx(sum((2 * norm - 1) ** 2 for norm in norms) / 2)
@@ -67,7 +67,7 @@ def test_the_gradient_penalty_mixes_each_sample_by_its_own_number():
 
 def test_the_gradient_penalty_is_finite_where_the_discriminator_is_flat():
     discriminator: Any = Quadratic(0.0)
-    penalty = GradientPenalty(1.0, 1)(discriminator, BATCH)
+    penalty = GradientPenalty(1.0, 1)(discriminator, BATCH).mean()
     penalty.backward()
     assert penalty.item() == 1
     assert discriminator.a.grad.item() == 0
@@ -76,13 +76,13 @@ def test_the_gradient_penalty_is_finite_where_the_discriminator_is_flat():
 @pytest.mark.parametrize(("cls", "squares"), [(R1, 4 * 30 + 9 * 2), (R2, 25 * 6 + 49 * 6)])
 def test_samples_keep_their_labels(cls, squares):
     batch = Batch(REAL, torch.tensor([2, 3]), FAKE, torch.tensor([5, 7]), UNIFORM)
-    assert cls(1.0, 1)(Quadratic(1.0), batch).item() == pytest.approx(squares / 4)
+    assert cls(1.0, 1)(Quadratic(1.0), batch).mean().item() == pytest.approx(squares / 4)
 
 
 def test_a_mixed_sample_carries_the_label_of_its_real_one():
     batch = Batch(REAL, torch.tensor([2, 3]), FAKE, torch.tensor([5, 7]), UNIFORM)
     expected = ((2 * 9**0.5 - 1) ** 2 + (3 * 2**0.5 - 1) ** 2) / 2
-    assert GradientPenalty(1.0, 1)(Quadratic(1.0), batch).item() == pytest.approx(expected)
+    assert GradientPenalty(1.0, 1)(Quadratic(1.0), batch).mean().item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("cls", [GradientPenalty, R1, R2])
@@ -101,7 +101,7 @@ def test_penalties_are_computed_in_fp32_under_autocast(cls):
 @pytest.mark.parametrize("cls", [GradientPenalty, R1, R2])
 def test_the_generator_gets_no_gradient_from_a_penalty(cls):
     fake = FAKE.clone().requires_grad_()
-    cls(1.0, 1)(Quadratic(1.0), BATCH._replace(fake=fake)).backward()
+    cls(1.0, 1)(Quadratic(1.0), BATCH._replace(fake=fake)).mean().backward()
     assert fake.grad is None
 
 

@@ -1,7 +1,7 @@
 """The step in its three ways: eagerly, as one compiled graph, and for several stacked runs at once."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from gan_runner.datasets import DataFacts
 from gan_runner.machine.compiling import CompiledStep
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
-from gan_runner.state import State
-from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
+from gan_runner.state import State, stack
+from gan_runner.step import Rates, StepBatch, UpdateBatch, differentiate_members, newest_penalties, step
 from tests.compare_checkouts import VARIANTS, words_of, write_images
 
 STEPS = 20
@@ -82,6 +82,9 @@ def one_thread():
 
 def compare(words: list[str], backend: str) -> None:
     eager, compiled = Run(*words), Run(*words)
+    if backend == "aot_eager":  # which takes the strides of float64 convolutions for others than they are
+        for network in (compiled.state.generator, compiled.state.discriminator):
+            network.module.to(memory_format=torch.contiguous_format)
     take_step = CompiledStep(compiled.state, compiled.game, None, compiled.eagerly, backend)
     expected, found = eager.losses(eager.eagerly), compiled.losses(take_step)
     assert take_step.kinds  # it was compiled
@@ -106,3 +109,50 @@ def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
 @pytest.mark.parametrize("variant", ["pattern_fixed", "dcgan"])
 def test_so_does_what_inductor_makes_of_it(variant, tmp_path):
     compare([*words_of(variant, write_images(tmp_path / "images"), STEPS, 1), "device=cpu"], "inductor")
+
+
+def stacked(batches: list[StepBatch]) -> StepBatch:
+    """One batch of the batches of several runs."""
+    updates = [_stack(alike) for alike in zip(*(batch.discriminator for batch in batches), strict=True)]
+    return StepBatch(updates, _stack([batch.generator for batch in batches if batch.generator is not None]))
+
+
+def _stack(updates: Sequence[UpdateBatch]) -> UpdateBatch:
+    drawn = {
+        name: torch.stack([getattr(update, name) for update in updates])
+        for name, value in updates[0]._asdict().items()
+        if isinstance(value, Tensor)
+    }
+    return updates[0]._replace(**drawn)
+
+
+@pytest.mark.parametrize("options", [(), ("trainer.gradient_clip=0.05", "optimizer=rmsprop", "trainer.ema_decay=null")])
+def test_three_stacked_runs_are_three_runs(options):
+    words = (
+        *("dataset=ring", "architecture.latent.distribution=normal", "architecture.latent.dim=4", "device=cpu"),
+        *("architecture.generator.hidden=[16]", "architecture.generator.normalization=batch"),
+        *("architecture.discriminator.hidden=[16]", "regularizer=r1", "regularizer.r1.interval=2"),
+        *("trainer.discriminator_steps=2", "trainer.ema_decay=0.9", "trainer.batch_size=8", *options),
+    )
+    runs = [Run(*words, seed=seed) for seed in range(3)]
+    state, together = stack([run.state for run in runs]), []
+    for number in range(1, STEPS + 1):
+        batch, rates = stacked([run.batch(number) for run in runs]), runs[0].schedule(number)
+        state, computed = step(state, batch, rates, runs[0].game, True, differentiate_members)
+        together.append(computed)
+
+    runs = [Run(*words, seed=seed) for seed in range(3)]
+    for member, run in enumerate(runs):
+        alone = run.losses(run.eagerly)
+        for ours, theirs in zip(together, alone, strict=True):
+            of_member = {name: float(tensor[member].mean()) for name, tensor in ours.items()}
+            assert of_member == pytest.approx(theirs, abs=1e-6, rel=1e-6)
+        for name, network in run.state.networks():
+            for weight, expected in zip(state[name].parameters, network.parameters, strict=True):
+                torch.testing.assert_close(weight[member], expected.detach(), rtol=1e-6, atol=1e-6)
+            for key, buffer in network.buffers.items():
+                torch.testing.assert_close(state[name].buffers[key][member], buffer, rtol=1e-6, atol=1e-6)
+        if run.state.average is not None:
+            assert state.average is not None
+            for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):
+                torch.testing.assert_close(weight[member], expected, rtol=1e-6, atol=1e-6)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_runner.commands.status import Outcome
 from gan_runner.config import composition
@@ -126,3 +127,15 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert pictures == sorted(path.name for path in (other / "samples").iterdir() if not path.name.startswith("."))
     for name in pictures:
         assert (one / "samples" / name).read_bytes() == (other / "samples" / name).read_bytes(), name
+
+
+def scalars(directory: Path, tag: str) -> list[float]:
+    """The values that TensorBoard shows under `tag`."""
+    accumulator = EventAccumulator(str(directory)).Reload()
+    return [float(np.float32(event.value)) for event in accumulator.Scalars(tag)]
+
+
+def pictures(directory: Path, tag: str) -> list[tuple[int, bytes]]:
+    """The steps and PNG files that TensorBoard shows under `tag`."""
+    accumulator = EventAccumulator(str(directory), size_guidance={"images": 0}).Reload()
+    return [(event.step, event.encoded_image_string) for event in accumulator.Images(tag)]

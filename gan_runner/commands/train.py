@@ -75,9 +75,9 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         if directory is None or measures is None:
             status, _ = train(training, watch_from_others(training, stop))
             return status
-        log.open(directory.path / "log.txt")
         record = Record(directory, training, measures, plan, fingerprint)
         record.begin(summary)
+        log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
         watch = watch_from_main(training, measures, stop, directory)
         return record.end(*train(training, watch.observers), watch)
 

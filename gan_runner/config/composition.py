@@ -97,6 +97,7 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
         HydraConfig.instance().set_config(config)  # which the run's name and directory ask for the choices
         OmegaConf.to_container(config.hydra.run, resolve=True)
+        GlobalHydra.instance().clear()  # it is for one composition at a time
         return config
     except MissingConfigException as error:
         raise UserError(_missing_choice(error, loader)) from error

@@ -51,7 +51,7 @@ class RuleContext:
             if part not in node:
                 return False
             node = node[part]
-        return str(node).replace("'", "") != value
+        return str(node).replace("'", "").lower() != value
 
     @property
     def smoother(self) -> str:

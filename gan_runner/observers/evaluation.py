@@ -49,7 +49,7 @@ class Evaluate(Observer):
             if found[tag] is not None or tag.removeprefix("metric/") in self.report.figures:  # undefined, no failure
                 content["objective"] = {"figure": tag, "goal": goal, "value": found[tag], "step": found["step"]}
         try:
-            self.directory.write_json("evaluation.json", content)
+            self.directory.write_json("evaluation.json", content, durable=moment.step == self.steps)
             for name, picture in self.report.pictures.items():
                 pictures.save(self.directory.path / "evaluation" / f"{name}.png", picture)
                 self.logger.image(f"evaluation/{name}", picture, moment.step)

@@ -65,7 +65,7 @@ class Health(AfterOthers):
         news = {key: value for key, value in report.items() if key != "step"}
         if news != self.written or report["step"] == self.steps:  # each time would take 3 % of a small run
             self.written = news
-            self.directory.write_json("health.json", report)
+            self.directory.write_json("health.json", report, durable=report["step"] == self.steps)
 
     @property
     def present(self) -> list[str]:

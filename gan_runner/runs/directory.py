@@ -66,9 +66,9 @@ class RunDirectory:
         """Keeps the resolved configuration, the identity of the run."""
         write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False).encode())
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, Any], durable: bool = True) -> None:
         """Writes status.json, manifest.json, evaluation.json or health.json."""
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode(), durable)
 
     def close(self) -> None:
         """Lets another process have the directory."""

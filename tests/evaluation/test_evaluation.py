@@ -1,6 +1,5 @@
 """A run measures its generator as it trains, without a trace in the training."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -108,13 +107,15 @@ def test_samples_that_are_not_finite_fail_every_metric_and_nothing_else():
     assert report.figures == report.pictures == {}
 
 
-def test_the_traceback_of_a_metric_that_raises_goes_to_the_log_alone(monkeypatch, capsys):
-    monkeypatch.setattr(console, "_log", log := io.StringIO())
+def test_the_traceback_of_a_metric_that_raises_goes_to_the_log_alone(tmp_path, capsys):
     experiment = check(composition.plain(composition.compose(judge("broken"), "train")))
     evaluation = Evaluation(experiment, experiment.build("dataset"), torch.device("cpu"))
-    evaluation(lambda z, labels: torch.zeros(len(z), 6), seed=0, with_pictures=False)
-    assert "judges.py" in log.getvalue()
-    assert log.getvalue().endswith("ZeroDivisionError: no such luck\n")
+    with console.logged() as log:
+        evaluation(lambda z, labels: torch.zeros(len(z), 6), seed=0, with_pictures=False)
+        log.open(tmp_path / "log.txt")
+    written = (tmp_path / "log.txt").read_text()
+    assert "judges.py" in written
+    assert " ZeroDivisionError: no such luck\n" in written
     assert "Traceback" not in capsys.readouterr().err
 
 

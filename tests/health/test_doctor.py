@@ -87,7 +87,12 @@ def test_what_fails_in_the_doctor_ends_no_training(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(f"gan_runner.health.figures.DataStatistics.{place}", fail)
     assert train(tmp_path / "run", *CANNOT_REACH, "trainer.steps=40") == Status.COMPLETED
-    assert capsys.readouterr().err.count("the doctor failed and is off for the rest of this run: ZeroDivisionError: no such luck") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "the doctor failed and is off for the rest of this run: ZeroDivisionError: no such luck"
+        )
+        == 1
+    )
     monkeypatch.undo()
     assert train(tmp_path / "alone", *CANNOT_REACH, "trainer.steps=40", "doctor=none") == Status.COMPLETED
     watched, alone = newest_state(tmp_path / "run"), newest_state(tmp_path / "alone")

@@ -146,7 +146,7 @@ def test_every_discriminator_can_be_trained_on_every_gradient_penalty(name, regu
     torch.manual_seed(0)
     shape, (_, discriminator, _) = small(name)
     real, fake = torch.rand(2, 4, *shape)
-    regularizer(1.0, 1)(discriminator, Batch(real, None, fake, None, torch.rand(4))).backward()
+    regularizer(1.0, 1)(discriminator, Batch(real, None, fake, None, torch.rand(4))).mean().backward()
     gradients = [parameter.grad for parameter in discriminator.parameters() if parameter.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert sum(gradient.abs().sum() for gradient in gradients) > 0
