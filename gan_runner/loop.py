@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from gan_runner.batches import Batches
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.state import State
-from gan_runner.step import Rates, StepBatch, Terms
-
-TakeStep = Callable[[State, StepBatch, Rates, bool], tuple[State, Terms]]
+from gan_runner.step import Rates, TakeStep
 
 
 def fit(

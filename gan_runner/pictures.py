@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,16 @@ from gan_runner.paths import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gan_runner.metrics import LazyImages
-
 Picture = np.ndarray
+
+
+class Indexable(Protocol):
+    """Samples (N, *shape) in memory, or read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: Tensor, /) -> Tensor: ...
+
 
 _GAP = 2  # pixels between the samples of a grid
 _CELL = 12  # pixels a value of a vector is wide
@@ -111,7 +118,7 @@ def evolution(vectors: np.ndarray, every: int) -> Picture:
 
 
 def beside(
-    real: "Tensor | LazyImages", real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int
+    real: Indexable, real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int
 ) -> Picture:
     """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
     count = min(len(real), len(made), 12 * columns)

@@ -279,6 +279,10 @@ def step(
     return state, computed
 
 
+# One of the ways to take a step, of which only the state, the batch, the rates and whether to measure are open.
+TakeStep = Callable[[State, StepBatch, Rates, bool], "tuple[State, Terms]"]
+
+
 def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:
     """Of what `step` computed, the penalties that were due, weighted, by name."""
     return {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}

@@ -16,6 +16,7 @@ def train(request: composition.Request) -> Outcome:
     """Starts the run that `request` describes, or goes on with it. Raises `UserError`."""
     from gan_runner.commands.train import run_training
     from gan_runner.config.components import check
+    from gan_runner.health.rules import refuse_unknown
     from gan_runner.machine.devices import check_device, process_count
     from gan_runner.machine.launch import launch, under_torchrun
     from gan_runner.machine.ranks import Ranks
@@ -26,6 +27,7 @@ def train(request: composition.Request) -> Outcome:
     planned = ranks.on_main(plan, request)
     experiment = check(planned.plain)
     config = experiment.config
+    refuse_unknown(config.trainer.stop_on, "trainer.stop_on")
     check_device(config.device, config.trainer.batch_size)
     if config.device.kind == "ddp" and not under_torchrun():
         status = launch(process_count(config.device), run_training, (planned,))

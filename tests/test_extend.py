@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -204,7 +205,8 @@ def test_the_step_of_the_readme_learns_the_pattern(capsys):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "StepBatch" in block)
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), names := {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
     sample = names["generator"](names["z"][:1]).squeeze(0)
     assert (sample[::2] > 0.7).all()
     assert (sample[1::2] < 0.3).all()

@@ -118,7 +118,7 @@ def stacked(batches: list[StepBatch]) -> StepBatch:
 
 
 def _stack(updates: Sequence[UpdateBatch]) -> UpdateBatch:
-    drawn = {
+    drawn: dict[str, Any] = {
         name: torch.stack([getattr(update, name) for update in updates])
         for name, value in updates[0]._asdict().items()
         if isinstance(value, Tensor)

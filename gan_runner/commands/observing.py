@@ -11,7 +11,7 @@ from gan_runner.health.context import RuleContext
 from gan_runner.health.doctor import Doctor
 from gan_runner.observers.base import Observer, Row
 from gan_runner.observers.checkpoints import Checkpoints, KeepBest, ReadyToSave
-from gan_runner.observers.evaluation import Evaluate
+from gan_runner.observers.evaluation import BestSoFar, Evaluate
 from gan_runner.observers.grids import Grids
 from gan_runner.observers.health import Health
 from gan_runner.observers.log import Log
@@ -61,11 +61,12 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     grids = grid_kind(
         settings.sample_every, steps, networks, training.dataset, shape, directory.path / "samples", logger
     )
+    best = BestSoFar(measures.objective, logger.rows)
     evaluate = Evaluate(
         settings.evaluate_every,
         steps,
         measures.evaluation,
-        measures.objective,
+        best,
         networks,
         directory,
         logger,
@@ -80,10 +81,6 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         return [name for observer in health for name in observer.present if name in settings.stop_on]
 
     losses, *ends = _agreed(training, stop, findings)
-    best = []
-    if measures.objective is not None:
-        folder = directory.path / "checkpoints"
-        best = [KeepBest(settings.evaluate_every, steps, state, measures.objective, folder, logger)]
     observers = [
         losses,
         Speed(settings.log_every, steps, settings.batch_size, training.ranks.device),
@@ -92,7 +89,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         *(CallOwn(name, own, steps, networks, logger) for name, own in owns.items()),
         *health,
         Log(periods, steps, logger, progress),
-        *best,
+        KeepBest(settings.evaluate_every, steps, state, best, directory.path / "checkpoints"),
         WaitForMain(_periods(settings), steps, training.ranks),
         *ends,
         Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),

@@ -12,7 +12,6 @@ from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
-from gan_runner.loop import TakeStep
 from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
@@ -26,7 +25,7 @@ from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import summarize
 from gan_runner.state import Kept, State
-from gan_runner.step import Game
+from gan_runner.step import Game, TakeStep
 
 SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
 

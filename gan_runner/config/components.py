@@ -14,7 +14,6 @@ import torch
 from gan_runner.config.schema import Config, validate
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean
-from gan_runner.health.rules import FINDINGS
 from gan_runner.losses import Loss
 from gan_runner.metrics import Metric
 from gan_runner.regularizers import Regularizer
@@ -108,15 +107,7 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     for broken, sentence in rules:
         if broken:
             raise UserError(sentence)
-    for name in trainer.stop_on:
-        if name not in FINDINGS:
-            raise UserError(f"trainer.stop_on: found {name!r}; {did_you_mean(name, FINDINGS)}")
     return Experiment(dict(plain), config, components)
-
-
-def find_component(config: Config, key: str) -> Component:
-    """The class at `key` with its values, checked against each other; raises `UserError`."""
-    return component(key, *_nodes(config)[key])
 
 
 def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
+from gan_runner.errors import UserError, did_you_mean
 from gan_runner.health.context import History, RuleContext
 from gan_runner.health.figures import split_at_last_weights
 from gan_runner.losses import Minimax
@@ -303,3 +304,10 @@ RULES = {
 # Only where nothing else is found.
 RULES["not_learned"] = Rule(not_learned, tuple(RULES))
 FINDINGS = ("divergence", *RULES)
+
+
+def refuse_unknown(names: Sequence[str], key: str) -> None:
+    """UserError where one of `names`, the value of `key`, is nothing that can be found."""
+    for name in names:
+        if name not in FINDINGS:
+            raise UserError(f"{key}: found {name!r}; {did_you_mean(name, FINDINGS)}")

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from gan_runner.console import log_traceback, say
 from gan_runner.errors import one_line
-from gan_runner.loop import TakeStep
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, Terms, differentiate_functions, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, differentiate_functions, newest_penalties, step
 
 
 def why_not_compiled(state: State) -> str | None:

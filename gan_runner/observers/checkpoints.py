@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from gan_runner.console import say
-from gan_runner.metrics import Goal
 from gan_runner.observers.base import Interrupted, Moment, NotFinite, Observer
-from gan_runner.observers.evaluation import best
+from gan_runner.observers.evaluation import BestSoFar
 from gan_runner.paths import write_atomically
 from gan_runner.runs import checkpoint
 from gan_runner.runs.directory import RunDirectory
@@ -96,20 +95,16 @@ class Checkpoints(Saving):
 class KeepBest(Observer):
     """Keeps the state of a step whose figure to select by is the best so far, the newest of several as good."""
 
-    def __init__(
-        self, every: int, steps: int, state: State, objective: tuple[str, Goal], folder: Path, logger: Logger
-    ) -> None:
+    def __init__(self, every: int, steps: int, state: State, best: BestSoFar, folder: Path) -> None:
         super().__init__(every, steps)
-        self.state, self.objective, self.folder, self.logger = state, objective, folder, logger
+        self.state, self.best, self.folder = state, best, folder
 
     def is_due(self, step: int) -> bool:
         """The extra evaluation at the last step is ignored, so that extending a run cannot change its best."""
         return step % self.every == 0
 
     def __call__(self, moment: Moment) -> None:
-        tag, goal = self.objective
-        newest = best(self.logger.rows, tag, goal)
-        if tag not in moment.row or newest is None or newest["step"] != moment.step:
+        if self.best.step != moment.step:
             return
         try:
             checkpoint.save_best(self.folder, moment.step, self.state.to_checkpoint())

@@ -1,6 +1,7 @@
 """The metrics, while the training runs."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
 from gan_runner import pictures
 from gan_runner.console import Progress, say
@@ -13,6 +14,23 @@ from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
 
 
+class BestSoFar:
+    """The best value of the figure to select by, and its step; the newest of several as good."""
+
+    def __init__(self, objective: tuple[str, Goal] | None, rows: Iterable[Row]) -> None:
+        self.tag: str = objective[0] if objective is not None else ""
+        self.goal: Goal | None = objective[1] if objective is not None else None
+        self.value, self.step = math.nan, 0
+        for row in rows:
+            self.take(row["step"], row)
+
+    def take(self, step: int, row: Row) -> None:
+        """Looks at the row of the next step."""
+        value = row.get(self.tag)
+        if value is not None and not (value > self.value if self.goal == "min" else value < self.value):
+            self.value, self.step = value, step
+
+
 class Evaluate(Observer):
     """Holds the generator against the data; evaluation.json has the newest figures with all that they depend on."""
 
@@ -21,14 +39,14 @@ class Evaluate(Observer):
         every: int,
         steps: int,
         evaluation: Evaluation,
-        objective: tuple[str, Goal] | None,  # the figure to select by, and which way is better
+        best: BestSoFar,
         networks: Networks,
         directory: RunDirectory,
         logger: Logger,
         progress: Progress,
     ) -> None:
         super().__init__(every, steps)
-        self.evaluation, self.objective, self.networks = evaluation, objective, networks
+        self.evaluation, self.best, self.networks = evaluation, best, networks
         self.directory, self.logger, self.progress = directory, logger, progress
         self.report = Report()  # of the newest evaluation
 
@@ -37,17 +55,17 @@ class Evaluate(Observer):
         self.report = self.evaluation(self.networks.sample, self.networks.seed, last, self.progress)
         if self.report.figures or self.report.failures:
             moment.row.update(self.report.row())
+            self.best.take(moment.step, moment.row)
             self.keep(moment)
 
     def keep(self, moment: Moment) -> None:
         """Writes the report; a full disk costs only that."""
         content = {"step": moment.step, **self.report.to_json()}
-        if self.objective is not None:
-            tag, goal = self.objective
-            found = best([*self.logger.rows, {"step": moment.step, **self.report.row()}], tag, goal)
-            found = found or {"step": moment.step, tag: None}
-            if found[tag] is not None or tag.removeprefix("metric/") in self.report.figures:  # undefined, no failure
-                content["objective"] = {"figure": tag, "goal": goal, "value": found[tag], "step": found["step"]}
+        best = self.best
+        if best.step:
+            content["objective"] = {"figure": best.tag, "goal": best.goal, "value": best.value, "step": best.step}
+        elif best.tag.removeprefix("metric/") in self.report.figures:  # undefined, which is no failure
+            content["objective"] = {"figure": best.tag, "goal": best.goal, "value": None, "step": moment.step}
         try:
             self.directory.write_json("evaluation.json", content, durable=moment.step == self.steps)
             for name, picture in self.report.pictures.items():
@@ -55,9 +73,3 @@ class Evaluate(Observer):
                 self.logger.image(f"evaluation/{name}", picture, moment.step)
         except OSError as error:
             say(f"warning: the evaluation at step {moment.step} is not kept: {error.strerror}")
-
-
-def best(rows: Sequence[Row], tag: str, goal: Goal) -> Row | None:
-    """The row with the best value of `tag`, the newest of several as good; None where no row has it."""
-    sign = 1 if goal == "max" else -1
-    return max((row for row in rows if tag in row), key=lambda row: (sign * row[tag], row["step"]), default=None)

@@ -12,14 +12,13 @@ from gan_runner.config.schema import Architecture
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.loop import TakeStep
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.data_parallel import differentiate_in_parallel
 from gan_runner.machine.ranks import Ranks
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, Terms, differentiate, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, differentiate, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
