@@ -86,7 +86,7 @@ def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager
     """SIGTERM and SIGINT ask to stop until the block ends; a second one has its usual effect.
 
     Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
-    each may be told twice; whoever started them ends those that do not stop.
+    each may be told twice, even after it has stopped; whoever started them ends those that do not stop.
     """
 
     def answer() -> None:

@@ -37,7 +37,7 @@ def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
 
     def pass_on() -> None:
         nonlocal asked
-        for worker in workers:
+        for worker in reversed(workers):  # rank 0 last: others may stop with it before they are told, and it ends last
             worker.kill() if asked else worker.terminate()
         asked = True
 

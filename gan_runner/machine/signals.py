@@ -10,15 +10,20 @@ from typing import Any
 def on_stop_signal(handler: Callable[[], None], *, once: bool) -> Iterator[None]:
     """Calls `handler` at SIGTERM and SIGINT until the block ends; if `once`, a second one has its usual effect.
 
-    A SIGINT that is ignored stays so: in a background job of a shell, and in a worker, whose parent passes it on.
+    If not `once`, each one calls it, and those that come after the block are ignored: the process is about to end, and
+    its exit status is to say how. A SIGINT that was ignored before stays so: in a background job of a shell, and in a
+    worker, whose parent passes it on.
     """
     previous: dict[int, Any] = {}
+    came = False
 
     def restore() -> None:
         for number, before in previous.items():
             signal.signal(number, before)
 
     def handle(*_: Any) -> None:
+        nonlocal came
+        came = True
         if once:
             restore()
         handler()
@@ -29,4 +34,6 @@ def on_stop_signal(handler: Callable[[], None], *, once: bool) -> Iterator[None]
     try:
         yield
     finally:
+        if came and not once:
+            previous = dict.fromkeys(previous, signal.SIG_IGN)
         restore()
