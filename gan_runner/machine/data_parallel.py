@@ -21,7 +21,7 @@ class Replica(nn.Module):
         return terms_of(game, self.generator, self.discriminator, batch)
 
 
-def differentiate_in_parallel(state: State, devices: Sequence[torch.device]) -> Differentiate:
+def differentiate_in_parallel(state: State, devices: Sequence[torch.device | int]) -> Differentiate:
     """`gan_runner.step.differentiate` with each batch shared out over these devices."""
     parallel = nn.DataParallel(Replica(state), device_ids=list(devices))
 

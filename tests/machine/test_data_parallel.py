@@ -15,10 +15,21 @@ from torch import Tensor, nn
 
 from gan_runner.config import composition
 from gan_runner.config.components import check
-from gan_runner.config.schema import Config
 from gan_runner.datasets import DataFacts
-from gan_runner.runs.building import Parts, build_parts
-from gan_runner.runs.objectives import DiscriminatorObjective, GeneratorObjective
+from gan_runner.machine.data_parallel import differentiate_in_parallel
+from gan_runner.runs.building import build_game, build_state
+from gan_runner.state import State
+from gan_runner.step import (
+    Differentiate,
+    Game,
+    TermsOf,
+    UpdateBatch,
+    differentiate,
+    discriminator_terms,
+    fake_terms,
+    generator_terms,
+    real_terms,
+)
 
 FACTS = DataFacts(shape=(1, 4, 4), value_range=(-1.0, 1.0), num_classes=3)
 BATCH = 7  # in parts of 4 and 3
@@ -31,6 +42,7 @@ OVERRIDES = (
     "architecture.generator.hidden=[16]",
     "architecture.discriminator.hidden=[16]",
     "regularizer=[gradient_penalty,r1,r2]",
+    *(f"regularizer.{name}.weight=0.1" for name in ("gradient_penalty", "r1", "r2")),  # gradients of about 1
 )
 
 
@@ -85,41 +97,39 @@ def device(request) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def config_of(*overrides: str) -> Config:
-    return check(composition.plain(composition.compose([*OVERRIDES, *overrides], "train"))).config
+def game_and_state(device: torch.device, *overrides: str) -> tuple[Game, State]:
+    experiment = check(composition.plain(composition.compose([*OVERRIDES, *overrides], "train")))
+    return build_game(experiment), build_state(experiment, FACTS, device)
 
 
-def batch(conditional: bool, device: torch.device) -> tuple[Tensor | None, ...]:
-    """Real samples and their labels, latents and theirs."""
+def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) -> UpdateBatch:
+    """Real samples and latents, with labels or without; for the discriminator or the generator."""
     noise = torch.Generator().manual_seed(0)
     real = torch.rand(BATCH, *FACTS.shape, generator=noise) * 2 - 1
     z = torch.randn(BATCH, 5, generator=noise)
     labels = torch.arange(BATCH, device=device) % FACTS.num_classes if conditional else None
-    return real.to(device), labels, z.to(device), None if labels is None else labels.flip(0)
+    uniform = torch.linspace(0, 0.9, BATCH, device=device) if due else None
+    return UpdateBatch(real.to(device), z.to(device), labels, None if labels is None else labels.flip(0), uniform, due)
 
 
-def losses_and_gradients(objective, parameters, *inputs) -> dict[str, Tensor]:
-    """The mean of each term that `objective` returns, the gradient of their sum, and the logits."""
-    terms = objective(*inputs)
-    losses = {name: term.mean() for name, term in terms.items()}
-    gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), parameters)
-    logits = {f"each of {name}": term for name, term in terms.items() if "logits" in name}
-    return losses | logits | {f"gradient {i}": gradient for i, gradient in enumerate(gradients)}
+def compare(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> None:
+    """Holds what two devices compute, and the gradients of network `name`, against what one does."""
 
+    def losses_and_gradients(by: Differentiate) -> dict[str, Tensor]:
+        gradients, computed = by(game, state, name, terms_of, batch)
+        return computed | {f"gradient {i}": gradient for i, gradient in enumerate(gradients)}
 
-def compare(objective: nn.Module, parts: Parts, network: nn.Module, *inputs) -> None:
-    """Holds what two devices compute, and the gradients of `network`, against what one does."""
-    sizes: list[int] = []  # of what the generator is given
-    parts.generator.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
-    parameters = list(network.parameters())
-    expected = losses_and_gradients(objective, parameters, *inputs)
-    assert sizes == [BATCH]
-    sizes.clear()
-    found = losses_and_gradients(nn.DataParallel(objective, device_ids=[0, 1]), parameters, *inputs)
-    assert sorted(sizes) == [3, 4]
+    sizes: list[int] = []  # of what the discriminator is given at first
+    hook = lambda _, arguments: sizes.append(len(arguments[0]))  # noqa: E731
+    state.discriminator.module.register_forward_pre_hook(hook)
+    expected = losses_and_gradients(differentiate)
+    seen = len(sizes)
+    found = losses_and_gradients(differentiate_in_parallel(state, [0, 1]))
+    assert len(sizes) == 3 * seen  # each of the two parts
+    assert max(sizes[seen:]) < max(sizes[:seen])
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=1e-6, atol=1e-6), name
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-6, atol=1e-6), key
 
 
 @pytest.fixture(params=["nonsaturating", "relativistic"])
@@ -133,16 +143,20 @@ def conditional(request) -> bool:
 
 
 @pytest.mark.parametrize("forward", ["separate", "concatenated"])
-@pytest.mark.parametrize("penalties", [[], ["gradient_penalty", "r1", "r2"]], ids=["plain", "penalized"])
-def test_the_discriminator_learns_as_on_one_device(device, loss, conditional, forward, penalties):
-    config = config_of(loss, f"architecture.conditional={conditional}", f"trainer.discriminator_forward={forward}")
-    parts = build_parts(config, FACTS, device)
-    uniform = torch.linspace(0, 0.9, BATCH, device=device) if penalties else None
-    inputs = (*batch(conditional, device), uniform, ("real", "fake"), penalties)
-    compare(DiscriminatorObjective(parts, config.trainer), parts, parts.discriminator, *inputs)
+@pytest.mark.parametrize("due", [(), ("gradient_penalty", "r1", "r2")], ids=["plain", "penalized"])
+def test_the_discriminator_learns_as_on_one_device(device, loss, conditional, forward, due):
+    words = (loss, f"architecture.conditional={conditional}", f"trainer.discriminator_forward={forward}")
+    game, state = game_and_state(device, *words)
+    compare(game, state, "discriminator", discriminator_terms, batch(conditional, device, due))
+
+
+@pytest.mark.parametrize("terms_of", [real_terms, fake_terms])
+def test_so_it_does_from_real_and_fake_samples_apart(device, conditional, terms_of):
+    game, state = game_and_state(device, f"architecture.conditional={conditional}")
+    due = ("r2",) if terms_of is fake_terms else ()
+    compare(game, state, "discriminator", terms_of, batch(conditional, device, due))
 
 
 def test_the_generator_learns_as_on_one_device(device, loss, conditional):
-    config = config_of(loss, f"architecture.conditional={conditional}")
-    parts = build_parts(config, FACTS, device)
-    compare(GeneratorObjective(parts, config.trainer), parts, parts.generator, *batch(conditional, device))
+    game, state = game_and_state(device, loss, f"architecture.conditional={conditional}")
+    compare(game, state, "generator", generator_terms, batch(conditional, device))
