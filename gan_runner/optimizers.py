@@ -138,39 +138,40 @@ class Adam(AsFunction):
 
     counts_steps = True
     compute: ClassVar[Callable[..., None]] = staticmethod(adam)
+    fused: ClassVar[Callable[..., None]] = staticmethod(torch._fused_adam_)
+
+    def __init__(self, parameters: Sequence[Tensor], **hyperparameters: Any) -> None:
+        super().__init__(parameters, **hyperparameters)
+        self.numbers = {key: hyperparameters[key] for key in ("amsgrad", "weight_decay", "eps", "maximize")}
+        self.numbers["beta1"], self.numbers["beta2"] = hyperparameters["betas"]
+        # All at once by the kernel itself, which `compute` comes to as well, but only after a while.
+        alike = len({(p.device, p.dtype) for p in parameters}) == 1
+        self.at_once = bool(hyperparameters["fused"]) and alike
 
     def names(self) -> list[str]:
         return ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.hyperparameters["amsgrad"]
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
-        own, steps = self.hyperparameters, self.steps
-        if torch.compiler.is_compiling():  # where 1 - β₂ ** step is a tensor: in fp32 it would be off by 1e-4 at first
-            steps = [step.double() for step in steps]
-        self.compute(
-            list(parameters),
-            list(gradients),
-            self.moments["exp_avg"],
-            self.moments["exp_avg_sq"],
-            self.moments.get("max_exp_avg_sq", []),
-            steps,
-            amsgrad=own["amsgrad"],
-            beta1=own["betas"][0],
-            beta2=own["betas"][1],
-            lr=learning_rate,
-            weight_decay=own["weight_decay"],
-            eps=own["eps"],
-            maximize=own["maximize"],
-            **self.choices(),
-        )
-        if steps is not self.steps:
+        moments = self.moments["exp_avg"], self.moments["exp_avg_sq"], self.moments.get("max_exp_avg_sq", [])
+        tensors = (list(parameters), list(gradients), *moments)
+        if torch.compiler.is_compiling():
+            # Here 1 - β₂ ** step is a tensor; in fp32 it would be off by 1e-4 at first.
+            steps = [step.double() for step in self.steps]
+            self.compute(*tensors, steps, lr=learning_rate, **self.numbers, **self.choices())
             for step, counted in zip(self.steps, steps, strict=True):
                 step.copy_(counted)
+        elif self.at_once:
+            torch._foreach_add_(self.steps, 1)
+            self.fused(*tensors, self.steps, lr=learning_rate, **self.numbers)
+        else:
+            self.compute(*tensors, self.steps, lr=learning_rate, **self.numbers, **self.choices())
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     compute = staticmethod(adamw)
+    fused = staticmethod(torch._fused_adamw_)
 
 
 class RMSprop(AsFunction):

@@ -29,10 +29,16 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool
     except BaseException:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
-    if not durable:
+    if durable:
+        make_durable(path.parent)
+
+
+def make_durable(path: Path) -> None:
+    """Has a file's content, or a folder's list of names, on the disk before this returns; nothing where it is not."""
+    if not path.exists():
         return
-    directory = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

@@ -55,14 +55,19 @@ def shade(values: np.ndarray) -> Picture:
     return picture
 
 
-def save(path: Path, picture: Picture) -> None:
-    """Writes a PNG, whole or not at all."""
+def png(picture: Picture) -> bytes:
+    """The content of a PNG file."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue(), durable=False)
+    return buffer.getvalue()
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Writes a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png(picture), durable=False)
 
 
 def save_animation(path: Path, frames: Sequence[Picture]) -> None:

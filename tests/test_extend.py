@@ -186,7 +186,7 @@ def test_the_example_of_the_readme(typed):
         _, *parts = re.split(r"^# (\S+\.(?:py|yaml))\n", block, flags=re.MULTILINE)
         files |= zip(parts[::2], parts[1::2], strict=True)
     assert files.keys() == {
-        *("mine.py", "watch.py", "groups/observer/spread.yaml"),
+        *("mine.py", "groups/observer/spread.yaml"),
         *(f"groups/{name}.yaml" for name in ("dataset/circle", "architecture/mine", "loss/exponential")),
     }
     for name, text in files.items():
@@ -198,7 +198,7 @@ def test_the_example_of_the_readme(typed):
     (row,) = rows(Path("run"))
     assert 0 < row["observer/spread/std"] < 10
     assert scalars(Path("run"), "observer/spread/std") == [pytest.approx(row["observer/spread/std"])]
-    assert typed("resume=run", "trainer.steps=10", "trust=[mine,watch]").status == 0
+    assert typed("resume=run", "trainer.steps=10", "trust=[mine]").status == 0
 
 
 def test_the_step_of_the_readme_learns_the_pattern(capsys):
@@ -207,7 +207,7 @@ def test_the_step_of_the_readme_learns_the_pattern(capsys):
     torch.manual_seed(0)
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
-    sample = names["generator"](names["z"][:1]).squeeze(0)
+    sample = names["G"](names["z"][:1]).squeeze(0)
     assert (sample[::2] > 0.7).all()
     assert (sample[1::2] < 0.3).all()
     assert "tensor" in capsys.readouterr().out

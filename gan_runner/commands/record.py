@@ -87,8 +87,7 @@ class Record:
             picture = pictures.evolution(torch.stack(state.evolution).numpy(), self.training.settings.sample_every)
             charts["evolution"] = ("samples/evolution", picture)
         for name, (tag, chart) in charts.items():
-            pictures.save(self.directory.path / f"{name}.png", chart)
-            logger.image(tag, chart, state.step)
+            logger.image(tag, chart, state.step, self.directory.path / f"{name}.png")
 
     def report(self, status: Status, watch: Watch) -> None:
         """The summary on standard output, whose last line is the run directory."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-from gan_runner import pictures
 from gan_runner.console import Progress, say
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
@@ -69,7 +68,7 @@ class Evaluate(Observer):
         try:
             self.directory.write_json("evaluation.json", content, durable=moment.step == self.steps)
             for name, picture in self.report.pictures.items():
-                pictures.save(self.directory.path / "evaluation" / f"{name}.png", picture)
-                self.logger.image(f"evaluation/{name}", picture, moment.step)
+                file = self.directory.path / "evaluation" / f"{name}.png"
+                self.logger.image(f"evaluation/{name}", picture, moment.step, file)
         except OSError as error:
             say(f"warning: the evaluation at step {moment.step} is not kept: {error.strerror}")

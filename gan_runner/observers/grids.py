@@ -39,8 +39,7 @@ class Grids(Observer):
         if samples.ndim == 2 and moment.step % self.every == 0:
             self.networks.state.evolution.append(samples[0])
         picture = self.draw(samples, moment)
-        pictures.save(self.folder / f"step_{moment.step:08d}.png", picture)
-        self.logger.image("samples/grid", picture, moment.step)
+        self.logger.image("samples/grid", picture, moment.step, self.folder / f"step_{moment.step:08d}.png")
 
     def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
         """The picture of samples (N, *shape)."""

@@ -9,15 +9,17 @@ import re
 from pathlib import Path
 
 from gan_runner.errors import UserError
-from gan_runner.paths import write_atomically
+from gan_runner.paths import make_durable, write_atomically
 from gan_runner.tensor_files import State, dump, parse
 
+BEST = "best.safetensors"
 _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 
 def save(directory: Path, step: int, state: State, keep: int) -> Path:
     """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints."""
     directory.mkdir(exist_ok=True)
+    make_durable(directory / BEST)
     content = dump(state)
     path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_atomically(path, content)
@@ -27,9 +29,12 @@ def save(directory: Path, step: int, state: State, keep: int) -> Path:
 
 
 def save_best(directory: Path, step: int, state: State) -> None:
-    """Writes `state` as the best so far, in place of the one that was."""
+    """Writes `state` as the best so far, in place of the one that was; `save` makes it durable.
+
+    A run that goes on from an earlier checkpoint finds the same best again.
+    """
     directory.mkdir(exist_ok=True)
-    write_atomically(directory / "best.safetensors", dump({**state, "step": step}))
+    write_atomically(directory / BEST, dump({**state, "step": step}), durable=False)
 
 
 def checkpoints(directory: Path) -> list[Path]:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary as summaries
 
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
+from gan_runner.pictures import png
 
 Row = dict[str, Any]
 
@@ -74,9 +76,15 @@ class Logger:
             raise
         self._size += len(line)
 
-    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        """A picture, (H, W, 3) uint8."""
-        self._events.add(step, summaries.image(tag, picture, dataformats="HWC"))
+    def image(self, tag: str, picture: np.ndarray, step: int, file: Path | None = None) -> None:
+        """A picture, (H, W, 3) uint8, which is also kept as `file`: encoding it takes longer than drawing it."""
+        encoded = png(picture)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, encoded, durable=False)
+        height, width, _ = picture.shape
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        self._events.add(step, Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Markdown for TensorBoard's text tab."""
