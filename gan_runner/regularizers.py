@@ -5,14 +5,24 @@ As in their papers, D(x) is the logit here, and no normalization in D may mix th
 Computed in fp32 also under autocast, because squared gradients leave the range of half precision.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-Discriminator = Callable[..., Tensor]  # x (B, *shape)[, labels (B,)] -> logits (B,): a module or a function
+
+class DiscriminatorFunction(Protocol):
+    """A discriminator as a function of tensors."""
+
+    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, *shape), (B,) -> logits (B,)."""
+
+    def input_gradient(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The gradient of the sum of all logits with respect to `x`, of its shape."""
+
+
+Discriminator = nn.Module | DiscriminatorFunction
 
 
 class Batch(NamedTuple):
@@ -70,19 +80,16 @@ class R2(Regularizer):
 def input_gradient(discriminator: Discriminator, x: Tensor, labels: Tensor | None) -> Tensor:
     """The gradient of the sum of all logits with respect to each sample, flat (B, D), differentiable once more.
 
-    That is the gradient of the sample's own logit unless batch normalization mixes them. A module's is taken by
-    autograd; that of a function, as in a compiled step, by torch.func, which is slower where nothing is compiled.
+    That is the gradient of the sample's own logit unless batch normalization mixes them. In a compiled step the
+    discriminator is no module, and takes the gradient itself.
     """
-
-    def total(x: Tensor) -> Tensor:
-        return (discriminator(x) if labels is None else discriminator(x, labels)).sum()
-
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach()
         x = x if x.dtype == torch.float64 else x.float()
         if not isinstance(discriminator, nn.Module):
-            return torch.func.grad(total)(x).flatten(1)
+            return discriminator.input_gradient(x, labels).flatten(1)
         x.requires_grad_()
-        (gradient,) = torch.autograd.grad(total(x), x, create_graph=True)
+        logits = discriminator(x) if labels is None else discriminator(x, labels)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     assert gradient.requires_grad, "the gradient has lost its graph, so that the penalty would train nothing"
     return gradient.flatten(1)

@@ -15,10 +15,10 @@ from __future__ import annotations  # torch.compile cannot evaluate those of inn
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from gan_runner.losses import Loss
@@ -26,7 +26,7 @@ from gan_runner.networks.running import apply
 from gan_runner.regularizers import Batch, Regularizer
 from gan_runner.state import NetworkState, State
 
-Network = Callable[..., Tensor]
+Network: TypeAlias = "nn.Module | NetworkFunction"
 Terms = dict[str, Tensor]
 
 
@@ -203,26 +203,40 @@ def _functional_gradients(
     game: Game, state: State, name: str, terms_of: TermsOf, tensors: Tensors, batch: UpdateBatch
 ) -> tuple[list[Tensor], Terms, Tensors]:
     def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Terms, Tensors]]:
-        # Modules write to their buffers (running statistics): to copies, which are returned.
         held = {network: dict(kinds) for network, kinds in tensors.items()}
-        for kinds in held.values():
-            kinds["buffers"] = {key: buffer.clone() for key, buffer in kinds["buffers"].items()}
         held[name]["parameters"] = parameters
-        networks = {network: _as_function(state[network], kinds) for network, kinds in held.items()}
+        networks = {network: NetworkFunction(state[network].module, **kinds) for network, kinds in held.items()}
         terms = terms_of(game, networks["generator"], networks["discriminator"], batch)
         loss, means = reduce(game, terms)
-        return loss, (_computed(terms, means), held)
+        buffers = {network: {"buffers": function.buffers} for network, function in networks.items()}
+        return loss, (_computed(terms, means), buffers)
 
-    gradients, (computed, held) = torch.func.grad(loss_of, has_aux=True)(tensors[name]["parameters"])
-    buffers = {network: {"buffers": kinds["buffers"]} for network, kinds in held.items()}
+    gradients, (computed, buffers) = torch.func.grad(loss_of, has_aux=True)(tensors[name]["parameters"])
     return list(gradients.values()), computed, buffers
 
 
-def _as_function(network: NetworkState, tensors: Mapping[str, dict[str, Tensor]]) -> Network:
-    def call(*inputs: Any) -> Tensor:
-        return functional_call(network.module, (tensors["parameters"], tensors["buffers"]), inputs)
+class NetworkFunction:
+    """A module as a function of its parameters and buffers. What it writes to its buffers it keeps as new ones."""
 
-    return call
+    def __init__(self, module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+        self.module, self.parameters, self.buffers = module, parameters, buffers
+
+    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The module's output for `x`, of an unconditional one without labels."""
+        self.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        inputs = (x,) if labels is None else (x, labels)
+        return functional_call(self.module, (self.parameters, self.buffers), inputs)
+
+    def input_gradient(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """As `gan_runner.regularizers.input_gradient`, before it is flattened."""
+        before = self.buffers
+
+        def total(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            self.buffers = before
+            return self(x, labels).sum(), self.buffers
+
+        gradient, self.buffers = torch.func.grad(total, has_aux=True)(x)
+        return gradient
 
 
 @torch.no_grad()

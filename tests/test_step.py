@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
-from gan_runner.machine.compiling import CompiledStep
+from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
@@ -156,3 +156,21 @@ def test_three_stacked_runs_are_three_runs(options):
             assert state.average is not None
             for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):
                 torch.testing.assert_close(weight[member], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_that_cannot_be_compiled_is_taken_eagerly(tmp_path, capsys):
+    def fails(*_: object) -> None:
+        raise RuntimeError("no such instruction")
+
+    words = ("dataset=ring", "trainer.batch_size=8", "device=cpu")
+    eager, other = Run(*words), Run(*words)
+    take_step = CompiledStep(other.state, other.game, None, other.eagerly, fails)
+    assert other.losses(take_step) == eager.losses(eager.eagerly)
+    said = capsys.readouterr().err
+    assert said.count("the step cannot be compiled and is taken eagerly: ") == 1
+    assert "no such instruction" in said
+
+
+def test_without_a_compiler_it_is_taken_eagerly(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "there is no C++ compiler" in (why_not_compiled(Run("device=cpu").state) or "")

@@ -1,6 +1,7 @@
 """The algorithm against plain loops written out here, on the same initial weights, batches and noise."""
 
 import math
+import re
 import shutil
 
 import pytest
@@ -16,7 +17,7 @@ from gan_runner.datasets import DataFacts
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_state
 from gan_runner.state import State
-from tests.training import newest_state, rows, train
+from tests.training import assert_same_end, newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.
 OVERRIDES = (
@@ -261,6 +262,7 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(tmp_path):
         "regularizer=gradient_penalty",
         "trainer.log_every=1",
         "trainer.steps=4",
+        "trainer.sample_every=2",
         "doctor=none",
     )
     for choice in ("false", "true"):
@@ -268,6 +270,25 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(tmp_path):
     for eager, compiled in zip(rows(tmp_path / "false"), rows(tmp_path / "true"), strict=True):
         assert compiled == pytest.approx(eager, abs=1e-4, rel=1e-4)
     assert newest_state(tmp_path / "true").keys() == newest_state(tmp_path / "false").keys()
+    log = (tmp_path / "true" / "log.txt").read_text()
+    assert "compiling the step" in log
+    assert re.search(r"compiled in \d+\.\d s", log)
+
+    # One that was stopped after two steps and goes on ends bit for bit the same.
+    steps = [word for word in words if word != "trainer.steps=4"]
+    for count in (2, 4):
+        assert train(tmp_path / "stopped", *steps, "trainer.compile=true", f"trainer.steps={count}") == Status.COMPLETED
+    assert_same_end(tmp_path / "true", tmp_path / "stopped")
+
+
+def test_an_optimizer_that_cannot_be_compiled_is_named(tmp_path, capsys):
+    own = "optimizer.generator={_target_:torch.optim.Adagrad,lr:0.01}"
+    words = [word for word in OVERRIDES if not word.startswith("optimizer.generator")]
+    words += [own, "~optimizer.generator.momentum", "trainer.compile=true", "trainer.steps=2"]
+    assert train(tmp_path / "run", *words) == Status.COMPLETED
+    said = capsys.readouterr().err
+    assert "warning: trainer.compile=true: optimizer.generator: Adagrad has no form that can be compiled" in said
+    assert "optimizer/generator/0/sum" in newest_state(tmp_path / "run")  # Adagrad's own step
 
 
 def test_batch_norm_over_a_single_sample_is_refused_before_anything_is_written(tmp_path, capsys):

@@ -38,7 +38,7 @@ class CompiledStep:
         game: Game,
         average: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
         eagerly: TakeStep,
-        backend: str = "inductor",
+        backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
         self.kinds: set[Any] = set()  # that are compiled
