@@ -21,12 +21,13 @@ def train(request: composition.Request) -> Outcome:
     from gan_runner.machine.launch import launch, under_torchrun
     from gan_runner.machine.ranks import Ranks
     from gan_runner.runs.directory import read_objective
-    from gan_runner.runs.plan import plan
+    from gan_runner.runs.plan import plan, refuse_changes
 
     ranks = Ranks()
     planned = ranks.on_main(plan, request)
     experiment = check(planned.plain)
     config = experiment.config
+    refuse_changes(planned)
     refuse_unknown(config.trainer.stop_on, "trainer.stop_on")
     check_device(config.device, config.trainer.batch_size)
     if config.device.kind == "ddp" and not under_torchrun():

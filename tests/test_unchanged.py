@@ -43,6 +43,14 @@ def test_a_run_of_an_earlier_version_goes_on(old_run, typed):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
+def test_a_run_of_an_earlier_version_goes_on_by_its_own_command(old_run, typed):
+    words = json.loads((old_run / "manifest.json").read_text())["command"][2:]
+    words = [word for word in words if not word.startswith("trainer.steps")]
+    ended = typed(f"hydra.run.dir={old_run}", *words, "trainer.steps=25")
+    assert ended.status == 0, ended.err
+    assert rows(old_run)[-1]["step"] == 25
+
+
 def test_a_run_of_an_earlier_version_is_sampled(old_run, typed, tmp_path):
     ended = typed(f"run={old_run}", "count=4", f"out={tmp_path / 'out'}", "device=cpu", command="sample")
     assert ended.status == 0, ended.err

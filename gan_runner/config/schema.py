@@ -129,7 +129,7 @@ class Config(Section):
     regularizer: dict[str, dict[str, Any]]
     optimizer: Optimizer
     metric: dict[str, dict[str, Any]]
-    observer: dict[str, dict[str, Any]] = {}  # runs of earlier versions have none
+    observer: dict[str, dict[str, Any]] = {}  # runs of earlier versions have no such key
     evaluation: Evaluation
     trainer: Trainer
     doctor: Doctor | None

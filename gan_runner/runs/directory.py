@@ -103,6 +103,9 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
         validate(Config, plain)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
+    for name, field in Config.model_fields.items():  # keys that a run of an earlier version has not
+        if not field.is_required():
+            plain.setdefault(name, field.get_default(call_default_factory=True))
     return plain
 
 

@@ -1,7 +1,6 @@
 """Which run a command means: a new one, or one that is there and goes on unchanged."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 # What a resumed run may change: nothing that decides its course.
 from gan_runner.config.components import find_targets
 from gan_runner.config.composition import Request
-from gan_runner.config.schema import Config, validate
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
@@ -25,8 +23,13 @@ class Plan:
 
     plain: dict[str, Any]
     path: Path
-    continues: bool  # a run that is there goes on
-    unique: bool  # the directory is new, whatever it has to be called
+    unique: bool = False  # the directory is new, whatever it has to be called
+    stored: dict[str, Any] | None = None  # the configuration of a run that is there and goes on
+
+    @property
+    def continues(self) -> bool:
+        """Whether a run that is there goes on."""
+        return self.stored is not None
 
 
 def plan(request: Request) -> Plan:
@@ -46,11 +49,8 @@ def plan(request: Request) -> Plan:
     elif request.named and is_taken(request.directory):
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
-        return Plan(plain, request.directory, continues=False, unique=not request.named)
-    validate(Config, wanted)  # what is compared with the stored one is of the same types
-    refuse_changes(stored, wanted, path)
-    wanted |= {"resume": None, "trust": trust}
-    return Plan(wanted, path, continues=True, unique=False)
+        return Plan(plain, request.directory, unique=not request.named)
+    return Plan(wanted | {"resume": None, "trust": trust}, path, stored=stored)
 
 
 def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
@@ -86,9 +86,15 @@ def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
     return [c for n in names for c in changed_keys(before.get(n), after.get(n), f"{key}.{n}" if key else str(n))]
 
 
-def refuse_changes(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    """A run goes on only as what it was: the same keys, and no fewer steps; more only where the past is the same."""
-    changes = changed_keys(dict(stored), dict(wanted))
+def refuse_changes(plan: Plan) -> None:
+    """A run goes on only as what it was: the same keys, and no fewer steps; more only where the past is the same.
+
+    The plan's configuration has been checked, so that what is compared is of the same types. Raises `UserError`.
+    """
+    if plan.stored is None:
+        return
+    stored, wanted, path = plan.stored, plan.plain, plan.path
+    changes = changed_keys(stored, wanted)
     if changes:
         raise UserError(
             f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "
