@@ -21,8 +21,8 @@ class Replica(nn.Module):
         return terms_of(game, self.generator, self.discriminator, batch)
 
 
-def differentiate_in_parallel(state: State, devices: Sequence[torch.device | int]) -> Differentiate:
-    """`gan_runner.step.differentiate` with each batch shared out over these devices."""
+def by_data_parallel(state: State, devices: Sequence[torch.device | int]) -> Differentiate:
+    """`gan_runner.step.by_autograd` with each batch shared out over these devices."""
     parallel = nn.DataParallel(Replica(state), device_ids=list(devices))
 
     def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
