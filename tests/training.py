@@ -70,7 +70,9 @@ def outcome(directory: Path, *overrides: str) -> Outcome:
     """How that command ends, for who calls it from Python."""
     words = [f"hydra.run.dir={directory}", *overrides]
     config = composition.compose(words, "train")
-    return gan_train(composition.Request(composition.plain(config), composition.parse(words), directory, named=True))
+    return gan_train(
+        composition.Request(composition.plain(config), composition.parse(words), directory, directory_chosen=True)
+    )
 
 
 def start(directory: Path, *overrides: str, before: Callable[[], object] = lambda: None) -> BaseProcess:

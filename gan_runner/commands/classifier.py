@@ -1,4 +1,4 @@
-"""Training the classifiers that metrics take features from."""
+"""TrainingSettings the classifiers that metrics take features from."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,21 @@ from gan_runner.config.schema import Device, validate
 from gan_runner.console import say
 from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.evaluation.classifier import SMALLEST_SIDE, About, Training, accuracy, split, train_network
+from gan_runner.evaluation.classifier import (
+    SMALLEST_SIDE,
+    ClassifierInfo,
+    TrainingSettings,
+    accuracy,
+    split,
+    train_network,
+)
 from gan_runner.evaluation.extractors import classifier_path
 from gan_runner.machine.devices import one_device
 from gan_runner.paths import write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
 
-class ClassifierSettings(Training):
+class ClassifierSettings(TrainingSettings):
     """What to train on, how, and where to write the result."""
 
     out: str | None
@@ -37,21 +44,21 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
     refuse_unwritable(out)
     parts = split(dataset, settings.seed)
-    if settings.batch_size > len(parts.rows):
-        raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.rows)} images to train on")
+    if settings.batch_size > len(parts.indices):
+        raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.indices)} images to train on")
 
-    network = train_network(dataset, parts.rows, settings, device)
+    network = train_network(dataset, parts.indices, settings, device)
     if not all_finite(network.state_dict().values()):
         raise UserError(f"lr={settings.lr:g}: the training diverged, and nothing is kept; try lr={settings.lr / 10:g}")
 
-    about = About(
-        **settings.model_dump(include=set(Training.model_fields)),
+    about = ClassifierInfo(
+        **settings.model_dump(include=set(TrainingSettings.model_fields)),
         shape=dataset.shape,
         classes=dataset.num_classes,
-        accuracy=accuracy(network, parts.test, parts.test_rows, device),
+        accuracy=accuracy(network, parts.test, parts.test_indices, device),
         tested_on=parts.tested_on,
-        test_images=len(parts.test_rows),
-        training_images=len(parts.rows),
+        test_images=len(parts.test_indices),
+        training_images=len(parts.indices),
         fingerprint=dataset.fingerprint(),
     )
     say(f"{about.accuracy:.2%} of {about.test_images} test images are classified rightly ({about.tested_on})")

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gan_runner.commands.status import Outcome, Status
-from gan_runner.config.composition import Request, compose, compose_jobs, parse, parse_arguments, plain
+from gan_runner.config.composition import Request, check_sweep, compose, parse, parse_arguments, plain
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.paths import CONF
@@ -37,7 +37,7 @@ def run(command: Command, config_name: str) -> None:
             if arguments.resolve:  # where Hydra would end in a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
             if arguments.multirun:
-                compose_jobs(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
+                check_sweep(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
             sys.exit(_leave_to_hydra(command, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
@@ -47,9 +47,9 @@ def run(command: Command, config_name: str) -> None:
         config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
         if config.hydra.mode == RunMode.MULTIRUN:
             sys.exit(_leave_to_hydra(command, config_name))
-        named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
+        directory_chosen = any(override.key_or_group == "hydra.run.dir" for override in overrides)
         directory = Path(config.hydra.run.dir).expanduser()
-        status = command(Request(plain(config), overrides, directory, named)).status
+        status = command(Request(plain(config), overrides, directory, directory_chosen)).status
     except UserError as error:
         say(f"error: {error}")
         status = Status.REFUSED
@@ -69,7 +69,7 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
         runtime = HydraConfig.get()
         directory = Path(runtime.runtime.output_dir)
         try:
-            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
+            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, directory_chosen=True))
         except UserError as error:
             say(f"error: {error}")
             outcome = Outcome(Status.REFUSED)

@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, Positive
 from torch import Tensor, nn
 
 from gan_runner.config.schema import Section
-from gan_runner.console import Progress, in_short
+from gan_runner.console import Progress, progress_text
 from gan_runner.datasets import ArrayDataset, DataFacts
 from gan_runner.datasets.base import epoch_order
 from gan_runner.randomness import derive, rng
@@ -21,7 +21,7 @@ _SHOWN_EVERY = 20  # steps
 _TEST_BATCH = 500
 
 
-class About(Section):
+class ClassifierInfo(Section):
     """What a classifier's file says of it."""
 
     name: str
@@ -40,7 +40,7 @@ class About(Section):
     seed: int
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """How a classifier is trained; each of these also stands in its file."""
 
     name: str
@@ -52,7 +52,7 @@ class Training(Section):
     augment: bool
 
 
-class Network(nn.Module):
+class ClassifierNetwork(nn.Module):
     """Convolutions over ever smaller maps, the mean of the last ones as features, and a linear layer to the classes.
 
     Maps are halved at least twice, and until the shorter side is at most 8; channels go from `width` to 4·`width`.
@@ -84,9 +84,9 @@ def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
 class Split:
     """Which images of a dataset to train on, and which of which dataset to test on."""
 
-    rows: Tensor
+    indices: Tensor
     test: ArrayDataset
-    test_rows: Tensor
+    test_indices: Tensor
     tested_on: str
 
 
@@ -96,15 +96,17 @@ def split(dataset: ArrayDataset, seed: int) -> Split:
     if isinstance(test, ArrayDataset):
         return Split(torch.arange(len(dataset)), test, torch.arange(len(test)), "held-out data")
     shuffled = torch.randperm(len(dataset), generator=rng(seed, "held out"))
-    test_rows, rows = shuffled.tensor_split([max(1, len(dataset) // 10)])
-    return Split(rows, dataset, test_rows, "a tenth of the training data, kept apart")
+    test_indices, rows = shuffled.tensor_split([max(1, len(dataset) // 10)])
+    return Split(rows, dataset, test_indices, "a tenth of the training data, kept apart")
 
 
-def train_network(dataset: ArrayDataset, rows: Tensor, settings: Training, device: torch.device) -> Network:
+def train_network(
+    dataset: ArrayDataset, rows: Tensor, settings: TrainingSettings, device: torch.device
+) -> ClassifierNetwork:
     """A network trained on those `rows` of the dataset: on one machine's CPU, a function of its arguments alone."""
     torch.manual_seed(derive(settings.seed, "classifier"))
     facts, steps, size = DataFacts.of(dataset), settings.steps, settings.batch_size
-    network = Network(facts.shape, dataset.num_classes, settings.width).to(device)
+    network = ClassifierNetwork(facts.shape, dataset.num_classes, settings.width).to(device)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
@@ -125,7 +127,7 @@ def train_network(dataset: ArrayDataset, rows: Tensor, settings: Training, devic
             optimizer.step()
             schedule.step()
             if (step + 1) % _SHOWN_EVERY == 0:
-                progress.show(step + 1, in_short({"loss/classifier": float(loss.detach())}))
+                progress.show(step + 1, progress_text({"loss/classifier": float(loss.detach())}))
     finally:
         progress.close()
     return network
@@ -141,7 +143,7 @@ def augmented(images: Tensor, chance: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(network: Network, dataset: ArrayDataset, rows: Tensor, device: torch.device) -> float:
+def accuracy(network: ClassifierNetwork, dataset: ArrayDataset, rows: Tensor, device: torch.device) -> float:
     """The share of those `rows` of the dataset that the network classifies correctly."""
     network.eval()
     correct = 0

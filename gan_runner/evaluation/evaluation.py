@@ -17,7 +17,7 @@ from gan_runner.batches import draw_latent
 from gan_runner.config.components import Experiment
 from gan_runner.console import Progress, log_traceback, say
 from gan_runner.datasets import DataFacts, Dataset
-from gan_runner.errors import UserError, did_you_mean, in_one_line
+from gan_runner.errors import UserError, did_you_mean, type_and_message
 from gan_runner.evaluation.extractors import Extract, extract, extract_cached, find_extractor, how_to_make
 from gan_runner.evaluation.reference import ReferenceSamples, read_reference
 from gan_runner.evaluation.report import Figure, Report
@@ -52,7 +52,7 @@ class Evaluation:
         choice = self._config.evaluation.extractor
         if choice != "auto" or any(metric.needs for metric in metrics.values()):
             self.extractor = find_extractor(choice, dataset, device)
-        self.metrics = _with_their_needs_met(metrics, self.extractor, dataset)
+        self.metrics = _measurable(metrics, self.extractor, dataset)
         _check(self.metrics, self.extractor, self._config.evaluation.real_samples)
 
     @property
@@ -60,14 +60,14 @@ class Evaluation:
         """Every figure that is computed, and which way is better."""
         return {figure: goal for metric in self.metrics.values() for figure, goal in metric.goals.items()}
 
-    def __call__(self, generate: Generate, seed: int, with_pictures: bool, part_of: Progress | None = None) -> Report:
-        """Measures what `generate` makes of the noise of `seed`; the bar stands below that of `part_of`, if any."""
+    def __call__(self, generate: Generate, seed: int, with_pictures: bool, parent: Progress | None = None) -> Report:
+        """Measures what `generate` makes of the noise of `seed`; the bar stands below that of `parent`, if any."""
         report, self._progress, self._done = Report(), None, 0
         if not self.metrics:
             return report
         try:
             counts, to_extract = [metric.samples for metric in self.metrics.values()], self._to_extract()
-            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), part_of=part_of)
+            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), parent=parent)
             generated = self._generate(max(counts), generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _warn("nothing could be measured", error))
@@ -130,7 +130,7 @@ class Evaluation:
         if with_pictures and self._facts.is_image:
             try:
                 sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
-                report.pictures["samples"] = pictures.beside(*sides, _COLUMNS)
+                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS)
             except Exception as error:
                 _warn("no picture of real samples beside generated ones", error)
 
@@ -179,9 +179,7 @@ class Evaluation:
         return self._perfect[name]
 
 
-def _with_their_needs_met(
-    metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset
-) -> dict[str, Metric]:
+def _measurable(metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset) -> dict[str, Metric]:
     """Those of the metrics that get the features or classes they need; the others are named in a warning."""
     classes = extractor.classes if extractor is not None else 0
     if classes and dataset.num_classes and classes != dataset.num_classes:
@@ -211,7 +209,7 @@ def _check(metrics: dict[str, Metric], extractor: Extractor | None, limit: int |
 
 def _warn(what: str, error: Exception) -> str:
     """Says what failed and why, in one line; the traceback goes to the run's log. Returns the reason."""
-    reason = in_one_line(error)
+    reason = type_and_message(error)
     say(f"warning: {what}: {reason}")
     log_traceback(error)
     return reason

@@ -15,7 +15,7 @@ from gan_runner.config.schema import validate
 from gan_runner.console import say
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, last_line
-from gan_runner.evaluation.classifier import About, Network
+from gan_runner.evaluation.classifier import ClassifierInfo, ClassifierNetwork
 from gan_runner.metrics import Extracted, Extractor, LazyImages, Need
 from gan_runner.paths import cache_folder, write_atomically
 from gan_runner.tensor_files import all_finite, parse
@@ -41,9 +41,9 @@ class Classifier:
         content = _read(path)
         state = parse(content, path)
         try:
-            self.about: About = validate(About, state.get("about", {}))
+            self.info: ClassifierInfo = validate(ClassifierInfo, state.get("about", {}))
             with torch.device("meta"):  # whatever size a file claims to need
-                network = Network(self.about.shape, self.about.classes, self.about.width)
+                network = ClassifierNetwork(self.info.shape, self.info.classes, self.info.width)
             network.load_state_dict(state.get("network", {}), assign=True)
         except (UserError, RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
@@ -51,16 +51,16 @@ class Classifier:
             ) from error
         if not all_finite(network.state_dict().values()):
             raise UserError(f"evaluation.extractor={path}: holds numbers that are not finite")
-        self.name, self.hash = self.about.name, hashlib.sha256(content).hexdigest()
-        self.features, self.classes = network.head.in_features, self.about.classes
+        self.name, self.hash = self.info.name, hashlib.sha256(content).hexdigest()
+        self.features, self.classes = network.head.in_features, self.info.classes
         self._path, self._device = path, device
         self._network = network.eval().float().to(device).to(memory_format=torch.channels_last)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """UserError for images (C, H, W) of another shape than it was trained on."""
-        if shape != self.about.shape:
+        if shape != self.info.shape:
             raise UserError(
-                f"evaluation.extractor={self._path}: was trained on images of the shape {self.about.shape}; "
+                f"evaluation.extractor={self._path}: was trained on images of the shape {self.info.shape}; "
                 f"these are {shape}"
             )
 

@@ -57,7 +57,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{path}: cannot make the run directory: {error.strerror}") from error
 
-    def sign(self) -> None:
+    def write_pid(self) -> None:
         """Tells whoever finds the directory in use by which process; a run that is refused changes nothing."""
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
@@ -94,7 +94,7 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
     if not is_run(path):
         raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
     for file in sorted(path.rglob("*")):
-        if what := _foreign(file):
+        if what := _harmful_kind(file):
             raise UserError(f"{file}: is {what}, which no run leaves; nothing in {path} was loaded")
     file = path / "config.yaml"
     plain = _read(file, _parse_config)
@@ -109,7 +109,7 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
     return plain
 
 
-def _foreign(file: Path) -> str:
+def _harmful_kind(file: Path) -> str:
     """What `file` is that could do harm: a link leads writing astray, a pickle is a program; "" for any other."""
     try:
         mode = file.lstat().st_mode

@@ -32,7 +32,7 @@ class Plan:
         return self.stored is not None
 
 
-def plan(request: Request) -> Plan:
+def make_plan(request: Request) -> Plan:
     """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
     plain, trust = request.plain, request.plain["trust"]
     for key in ("resume", "fork_from"):
@@ -41,25 +41,25 @@ def plan(request: Request) -> Plan:
     if plain["resume"] is not None:
         path = Path(str(plain["resume"])).expanduser()  # a directory's name may look like a number
         stored = read_run(path, trust, "resume")
-        wanted = _overridden(stored, request)
-    elif request.named and is_run(request.directory):
+        wanted = _with_overrides(stored, request)
+    elif request.directory_chosen and is_run(request.directory):
         path, wanted = request.directory, plain
         own = [target.split(".")[0] for target in find_targets(plain).values()]  # typed by the user: trusted
         stored = read_run(path, [*trust, *own], "hydra.run.dir")
-    elif request.named and is_taken(request.directory):
+    elif request.directory_chosen and is_taken(request.directory):
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
-        return Plan(plain, request.directory, unique=not request.named)
+        return Plan(plain, request.directory, unique=not request.directory_chosen)
     return Plan(wanted | {"resume": None, "trust": trust}, path, stored=stored)
 
 
-def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
+def _with_overrides(stored: dict[str, Any], request: Request) -> dict[str, Any]:
     """The configuration of a run with what the user typed beside `resume` laid over it."""
-    if request.typed.get("experiment") is not None:
+    if request.overridden.get("experiment") is not None:
         return request.plain
     wanted = OmegaConf.create(stored)
     OmegaConf.set_struct(wanted, True)
-    for key, value in request.typed.items():
+    for key, value in request.overridden.items():
         if key.startswith(("hydra.", "hydra/")):
             continue
         parent, _, name = key.rpartition(".")

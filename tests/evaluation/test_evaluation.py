@@ -339,7 +339,7 @@ class Hears:
 
     heard: ClassVar[list[tuple[int, int, str]]] = []
 
-    def __init__(self, unit: str, total: int, part_of: object = None) -> None:
+    def __init__(self, unit: str, total: int, parent: object = None) -> None:
         self.total = total
 
     def show(self, done: int, text: str) -> None:
