@@ -1,4 +1,4 @@
-"""TrainingSettings the classifiers that metrics take features from."""
+"""`gan-classifier`: trains a classifier from which metrics take features."""
 
 import os
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ class ClassifierSettings(TrainingSettings):
 
 
 def train_classifier(plain: Mapping[str, Any]) -> Path:
-    """Trains the classifier that the configuration `plain` asks for, and returns the file that it is in.
+    """Trains the classifier that the configuration `plain` asks for; returns its file.
 
-    Raises `UserError`, and leaves nothing behind, where the configuration or the data are not what they must be.
+    If the configuration or the data are wrong, raises `UserError` and leaves nothing behind.
     """
-    asked = {key: value for key, value in plain.items() if key != "metric"}  # which each dataset chooses for runs
-    settings = validate(ClassifierSettings, asked)
+    # A dataset's YAML also chooses metrics, for runs.
+    settings = validate(ClassifierSettings, {key: value for key, value in plain.items() if key != "metric"})
     device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
     out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
@@ -73,7 +73,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
 
 
 def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
-    """The dataset that `node` describes; UserError where there is nothing to tell apart, or no images to look at."""
+    """The dataset that `node` describes; raises `UserError` if it is no images, or has fewer than two classes."""
     dataset = component("dataset", node, Dataset).build()
     images = isinstance(dataset, ArrayDataset) and DataFacts.of(dataset).is_image
     if not images or min(dataset.shape[1:]) < SMALLEST_SIDE:
@@ -89,7 +89,7 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
 
 
 def refuse_unwritable(out: Path) -> None:
-    """UserError where a file cannot be written to `out`, which is better known before minutes of training."""
+    """Raises `UserError` if the file `out` cannot be written, before minutes of training are lost."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")
