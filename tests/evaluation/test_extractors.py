@@ -1,4 +1,4 @@
-"""Extractors: the digits that ship, files that are not what they should be, and who finds which."""
+"""Extractors: the one that ships, bad files, and which one a dataset gets."""
 
 import hashlib
 import os
@@ -69,7 +69,7 @@ def pictures(classes: int = 0, value_range: tuple[float, float] = (0, 1)) -> Arr
     return ArrayDataset(data, labels, value_range=value_range, num_classes=classes)
 
 
-# The digits that ship
+# The extractor that ships
 
 
 def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels):
@@ -177,7 +177,7 @@ def test_a_dataset_of_independent_channels_gets_one(tmp_path):
     assert found.classes == 9
 
 
-# Who finds which
+# Which one a dataset gets
 
 
 def test_auto_finds_the_classifier_of_these_images_whatever_the_networks_range(tmp_path, monkeypatch):
