@@ -119,10 +119,12 @@ class AsFunction(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
+        count = max((moments["step"] for moments in state.values() if "step" in moments), default=torch.zeros(()))
         for name, held in {"step": self.steps, **self.moments}.items():
             for i, moment in enumerate(held):
-                found = state[i][name] if i in state else torch.zeros(())  # a parameter without a gradient so far
-                if i in state and found.shape != moment.shape:
+                # A parameter without a gradient has no moments in a checkpoint of an optimizer's own.
+                found = state[i][name] if i in state else count if name == "step" else torch.zeros_like(moment)
+                if found.shape != moment.shape:
                     raise ValueError(f"{name} of shape {tuple(found.shape)} for a weight of {tuple(moment.shape)}")
                 moment.copy_(found)
 
@@ -155,11 +157,11 @@ class Adam(AsFunction):
         moments = self.moments["exp_avg"], self.moments["exp_avg_sq"], self.moments.get("max_exp_avg_sq", [])
         tensors = (list(parameters), list(gradients), *moments)
         if torch.compiler.is_compiling():
-            # Here 1 - β₂ ** step is a tensor; in fp32 it would be off by 1e-4 at first.
-            steps = [step.double() for step in self.steps]
+            # Here 1 - β₂ ** step is a tensor; in fp32 it would be off by 1e-4 at first. It is the same for all.
+            steps = [self.steps[0].double() for _ in self.steps]
             self.compute(*tensors, steps, lr=learning_rate, **self.numbers, **self.choices())
-            for step, counted in zip(self.steps, steps, strict=True):
-                step.copy_(counted)
+            for step in self.steps:
+                step.copy_(steps[0])
         elif self.at_once:
             torch._foreach_add_(self.steps, 1)
             self.fused(*tensors, self.steps, lr=learning_rate, **self.numbers)

@@ -32,7 +32,7 @@ _CELL = 12  # width of one value of a vector, in pixels
 def grid(samples: Tensor, columns: int) -> Picture:
     """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), each drawn as a strip."""
     if samples.ndim == 2:
-        pixels = np.kron(shade(samples.numpy())[:, None], np.ones((1, _CELL, _CELL, 1), np.uint8))
+        pixels = shade(samples.numpy())[:, None].repeat(_CELL, axis=1).repeat(_CELL, axis=2)
     else:
         pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
@@ -60,7 +60,7 @@ def png(picture: Picture) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=2)  # of 9: twice as fast, and no larger
     return buffer.getvalue()
 
 

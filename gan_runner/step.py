@@ -1,33 +1,28 @@
 """Algorithm 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), as functions of tensors.
 
-`step` updates the discriminator k times and the generator once. Both losses are written in terms of two callables,
-generator(z[, labels]) -> samples and discriminator(x[, labels]) -> logits, so that the same arithmetic runs in three
-ways, which differ only in who takes the gradient:
-
-- eagerly, by autograd on the modules (`differentiate`);
-- as one compiled graph, by `torch.func.grad` on the modules as functions (`differentiate_functions`);
-- for R stacked runs at once, by the same under `torch.vmap` (`differentiate_members`).
-
-Nothing here knows of configuration, files, processes or clocks, and nothing is drawn at random but by the networks.
+Both losses are written in terms of two callables, generator(z[, labels]) -> samples and discriminator(x[, labels]) ->
+logits. So the same arithmetic runs in three ways, which differ only in who takes the gradient: autograd on the modules
+(`by_autograd`), or torch.func on modules as functions, compiled as one graph or for several runs at once
+(gan_runner/functional.py). Nothing here knows of configuration, files, processes or clocks.
 """
 
-from __future__ import annotations  # torch.compile cannot evaluate those of inner functions
+from __future__ import annotations  # torch.compile cannot evaluate the annotations of inner functions
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from gan_runner.losses import Loss
 from gan_runner.networks.running import apply
-from gan_runner.regularizers import Batch, Regularizer
+from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
 from gan_runner.state import NetworkState, State
 
-Network: TypeAlias = "nn.Module | NetworkFunction"
-Terms = dict[str, Tensor]
+Network: TypeAlias = "nn.Module | DiscriminatorFunction"
+Terms = dict[str, Tensor]  # of a loss, one for each sample (B,), and the logits that they come from
 
 
 class UpdateBatch(NamedTuple):
@@ -66,6 +61,54 @@ class Game:
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
     precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32
     gradient_clip: float | None = None  # the largest norm of a network's gradient
+
+
+# How a loss is differentiated: the gradients by parameter, and what was computed on the way, detached.
+TermsOf = Callable[[Game, Network, Network, UpdateBatch], Terms]
+Gradients = tuple[Sequence[Tensor], Terms]
+Differentiate = Callable[[Game, State, str, TermsOf, UpdateBatch], Gradients]
+# One of the ways to take a step, of which only the state, the batch, the rates and whether to measure are open.
+TakeStep = Callable[[State, StepBatch, Rates, bool], "tuple[State, Terms]"]
+
+
+def step(
+    state: State,
+    batch: StepBatch,
+    rates: Rates,
+    game: Game,
+    measure: bool = False,
+    differentiate: Differentiate | None = None,
+    average: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+) -> tuple[State, Terms]:
+    """One step of Algorithm 1: k updates of the discriminator, each on a batch of its own, then one of the generator.
+
+    Returns the state, whose tensors are updated in place, and what was computed: the logits and losses of the last
+    updates, and with `measure` the norm of each network's gradient. `differentiate` is `by_autograd` unless given;
+    `average` takes the mean of gradients over the processes that share the batch.
+    """
+    differentiate = differentiate or by_autograd
+
+    def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
+        """Descends one loss by one step of the network's optimizer."""
+        gradients, computed = differentiate(game, state, name, terms_of, batch)
+        with torch.no_grad():
+            if average is not None:
+                gradients = average(gradients)
+            if measure or game.gradient_clip is not None:
+                gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
+            state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
+        return computed
+
+    computed: Terms = {}
+    for update in batch.discriminator:
+        for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
+            computed |= descend("discriminator", terms_of, update, rates.discriminator)
+    if batch.generator is not None:
+        computed |= descend("generator", generator_terms, batch.generator, rates.generator)
+        if state.average is not None:
+            with torch.no_grad():
+                state.average.update(state.generator, rates.average)
+    return state, computed
 
 
 # Both losses
@@ -113,26 +156,6 @@ def generator_terms(game: Game, generator: Network, discriminator: Network, batc
     return {"generator": game.loss.generator_term(fake_logits, real_logits)}
 
 
-def reduce(game: Game, terms: Terms) -> tuple[Tensor, Terms]:
-    """The loss, a scalar, and what it is the sum of: the mean of each term, and of each penalty times its weight.
-
-    A penalty that is applied at every `interval`-th update counts `interval` times, which makes it as strong as if it
-    were applied at each (StyleGAN2, appendix B).
-    """
-    means = {name: terms[name].mean() for name in LOSSES if name in terms}
-    loss, *others = means.values()
-    for other in others:
-        loss = loss + other
-    for name, regularizer in game.regularizers.items():
-        if name in terms:
-            means[name] = regularizer.weight * terms[name].mean()
-            loss = loss + regularizer.interval * means[name]
-    return loss, {f"loss/{name}": mean for name, mean in means.items()}
-
-
-LOSSES = ("discriminator_real", "discriminator_fake", "generator")
-
-
 def _generate(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
     with torch.no_grad():
         return _run(game, generator, batch.z, batch.fake_labels)
@@ -155,13 +178,9 @@ def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, fake: Ten
 
 # Their gradients
 
-TermsOf = Callable[[Game, Network, Network, UpdateBatch], Terms]
-Gradients = tuple[Sequence[Tensor], Terms]  # by parameter; and what was computed on the way, detached
-Differentiate = Callable[[Game, State, str, TermsOf, UpdateBatch], Gradients]
 
-
-def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
-    """The gradient of a loss with respect to the parameters of network `name`, by autograd on the modules."""
+def by_autograd(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
+    """The gradients of a loss with respect to the parameters of network `name`, by autograd on the modules."""
     return gradients_of(game, state[name], terms_of(game, state.generator.module, state.discriminator.module, batch))
 
 
@@ -169,137 +188,31 @@ def gradients_of(game: Game, network: NetworkState, terms: Terms) -> Gradients:
     """The gradient of the loss that these terms add up to, by autograd."""
     loss, means = reduce(game, terms)
     gradients = torch.autograd.grad(loss, network.parameters, allow_unused=True, materialize_grads=True)
-    return network.in_layout(gradients), _computed(terms, means)
+    return network.in_layout(gradients), computed_of(terms, means)
 
 
-def differentiate_functions(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
-    """The same by `torch.func.grad`, on the modules as functions of their parameters and buffers."""
-    gradients, computed, buffers = _functional_gradients(game, state, name, terms_of, tensors_of(state), batch)
-    _copy_buffers(state, buffers)
-    return gradients, computed
+def reduce(game: Game, terms: Terms) -> tuple[Tensor, Terms]:
+    """The loss, a scalar, and what it is the sum of: the mean of each term, and of each penalty times its weight.
+
+    A penalty that is applied at every `interval`-th update counts `interval` times, which makes it as strong as if it
+    were applied at each (StyleGAN2, appendix B).
+    """
+    losses = ("discriminator_real", "discriminator_fake", "generator")
+    means = {name: terms[name].mean() for name in losses if name in terms}
+    loss, *others = means.values()
+    for other in others:
+        loss = loss + other
+    for name, regularizer in game.regularizers.items():
+        if name in terms:
+            means[name] = regularizer.weight * terms[name].mean()
+            loss = loss + regularizer.interval * means[name]
+    return loss, {f"loss/{name}": mean for name, mean in means.items()}
 
 
-def differentiate_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:
-    """The same for R runs whose tensors are stacked along a first dimension, and whose batches are, too."""
-
-    def of_one(tensors: Tensors, drawn: dict[str, Any]) -> tuple[list[Tensor], Terms, Tensors]:
-        return _functional_gradients(game, state, name, terms_of, tensors, batch._replace(**drawn))
-
-    drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor)}
-    gradients, computed, buffers = torch.vmap(of_one, randomness="different")(tensors_of(state), drawn)
-    _copy_buffers(state, buffers)
-    return gradients, computed
-
-
-Tensors = dict[str, dict[str, dict[str, Tensor]]]  # by network, "parameters" or "buffers", and name
-
-
-def tensors_of(state: State) -> Tensors:
-    """Both networks' parameters and buffers."""
-    return {name: state[name].tensors() for name in ("generator", "discriminator")}
-
-
-def _functional_gradients(
-    game: Game, state: State, name: str, terms_of: TermsOf, tensors: Tensors, batch: UpdateBatch
-) -> tuple[list[Tensor], Terms, Tensors]:
-    def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Terms, Tensors]]:
-        held = {network: dict(kinds) for network, kinds in tensors.items()}
-        held[name]["parameters"] = parameters
-        networks = {network: NetworkFunction(state[network].module, **kinds) for network, kinds in held.items()}
-        terms = terms_of(game, networks["generator"], networks["discriminator"], batch)
-        loss, means = reduce(game, terms)
-        buffers = {network: {"buffers": function.buffers} for network, function in networks.items()}
-        return loss, (_computed(terms, means), buffers)
-
-    gradients, (computed, buffers) = torch.func.grad(loss_of, has_aux=True)(tensors[name]["parameters"])
-    return list(gradients.values()), computed, buffers
-
-
-class NetworkFunction:
-    """A module as a function of its parameters and buffers. What it writes to its buffers it keeps as new ones."""
-
-    def __init__(self, module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
-        self.module, self.parameters, self.buffers = module, parameters, buffers
-
-    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The module's output for `x`, of an unconditional one without labels."""
-        self.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        inputs = (x,) if labels is None else (x, labels)
-        return functional_call(self.module, (self.parameters, self.buffers), inputs)
-
-    def input_gradient(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """As `gan_runner.regularizers.input_gradient`, before it is flattened."""
-        before = self.buffers
-
-        def total(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            self.buffers = before
-            return self(x, labels).sum(), self.buffers
-
-        gradient, self.buffers = torch.func.grad(total, has_aux=True)(x)
-        return gradient
-
-
-@torch.no_grad()
-def _copy_buffers(state: State, buffers: Tensors) -> None:
-    for network, kinds in buffers.items():
-        for key, buffer in state[network].buffers.items():
-            buffer.copy_(kinds["buffers"][key])
-
-
-def _computed(terms: Terms, means: Terms) -> Terms:
+def computed_of(terms: Terms, means: Terms) -> Terms:
+    """What is kept of a loss: its logits and means."""
     logits = {key: terms[key] for key in ("real_logits", "fake_logits") if key in terms}
     return {key: tensor.detach() for key, tensor in (logits | means).items()}
-
-
-# The updates
-
-
-def step(
-    state: State,
-    batch: StepBatch,
-    rates: Rates,
-    game: Game,
-    measure: bool = False,
-    differentiate: Differentiate = differentiate,
-    average: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
-) -> tuple[State, Terms]:
-    """One step of Algorithm 1: k updates of the discriminator, each on a batch of its own, then one of the generator.
-
-    Returns the state, whose tensors are updated in place, and what was computed: the logits and losses of the last
-    updates, and with `measure` the norm of each network's gradient. `average` takes the mean of gradients over the
-    processes that share the batch.
-    """
-
-    def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
-        """Descends one loss by one step of the network's optimizer."""
-        gradients, computed = differentiate(game, state, name, terms_of, batch)
-        with torch.no_grad():
-            if average is not None:
-                gradients = average(gradients)
-            if measure or game.gradient_clip is not None:
-                gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
-            state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
-        return computed
-
-    computed: Terms = {}
-    for update in batch.discriminator:
-        for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
-            computed |= descend("discriminator", terms_of, update, rates.discriminator)
-    if batch.generator is not None:
-        computed |= descend("generator", generator_terms, batch.generator, rates.generator)
-        if state.average is not None:
-            with torch.no_grad():
-                state.average.update(state.generator, rates.average)
-    return state, computed
-
-
-# One of the ways to take a step, of which only the state, the batch, the rates and whether to measure are open.
-TakeStep = Callable[[State, StepBatch, Rates, bool], "tuple[State, Terms]"]
-
-
-def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:
-    """Of what `step` computed, the penalties that were due, weighted, by name."""
-    return {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}
 
 
 def clip(
@@ -309,8 +222,16 @@ def clip(
     if members is not None:
         clipped, norm = torch.vmap(lambda *g: clip(g, limit))(*gradients)
         return clipped, norm
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    if torch.compiler.is_compiling():  # the same, in fewer kernels
+        norm = functools.reduce(torch.add, [g.square().sum() for g in gradients]).sqrt()
+    else:
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
     if limit is None:
         return gradients, norm
     factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
     return [gradient * factor for gradient in gradients], norm
+
+
+def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:
+    """Of what `step` computed, the penalties that were due, weighted, by name."""
+    return {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}

@@ -14,7 +14,7 @@ FLOORS = (  # from the ground up
     {"console", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
     {"metrics", "state"},
     {"config", "step"},
-    {"batches"},
+    {"batches", "functional"},
     {"health", "evaluation", "machine"},
     {"runs"},
     {"observers"},

@@ -381,6 +381,10 @@ def test_a_class_that_raises_fails_the_run(tmp_path, monkeypatch, capsys):
         "message": "after step 0: division by zero",
     }
     assert "ZeroDivisionError" in capsys.readouterr().err  # whose fault it is takes a traceback to tell
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "test_resume.py" in log
+    assert "ZeroDivisionError: division by zero" in log
 
 
 class TestFullDisk:

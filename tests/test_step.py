@@ -11,11 +11,12 @@ from torch import Tensor
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
+from gan_runner.functional import by_members
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
-from gan_runner.step import Rates, StepBatch, UpdateBatch, differentiate_members, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
 from tests.compare_checkouts import VARIANTS, words_of, write_images
 
 STEPS = 20
@@ -138,7 +139,7 @@ def test_three_stacked_runs_are_three_runs(options):
     state, together = stack([run.state for run in runs]), []
     for number in range(1, STEPS + 1):
         batch, rates = stacked([run.batch(number) for run in runs]), runs[0].schedule(number)
-        state, computed = step(state, batch, rates, runs[0].game, True, differentiate_members)
+        state, computed = step(state, batch, rates, runs[0].game, True, by_members)
         together.append(computed)
 
     runs = [Run(*words, seed=seed) for seed in range(3)]

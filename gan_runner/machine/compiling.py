@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gan_runner.console import log_traceback, say
 from gan_runner.errors import one_line
+from gan_runner.functional import by_functions
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, differentiate_functions, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
 
 
 def why_not_compiled(state: State) -> str | None:
@@ -80,9 +81,7 @@ class CompiledStep:
             tensor.fill_(value)
         if state.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        state, computed = self.run(
-            state, batch, Rates(*self.rates), self.game, True, differentiate_functions, self.average
-        )
+        state, computed = self.run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
         # A CUDA graph overwrites what it computed at the next step.
         penalties = newest_penalties(batch, computed)
         state.penalties |= {name: penalty.clone() for name, penalty in penalties.items()}

@@ -21,8 +21,8 @@ class Replica(nn.Module):
         return terms_of(game, self.generator, self.discriminator, batch)
 
 
-def differentiate_in_parallel(state: State, devices: Sequence[torch.device | int]) -> Differentiate:
-    """A `gan_runner.step.differentiate` that splits each batch over the devices."""
+def by_data_parallel(state: State, devices: Sequence[torch.device | int]) -> Differentiate:
+    """A `gan_runner.step.by_autograd` that splits each batch over the devices."""
     parallel = nn.DataParallel(Replica(state), device_ids=list(devices))
 
     def differentiate(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> Gradients:

@@ -15,7 +15,7 @@ class AfterOthers(Observer):
         self.periods = sorted(set(periods))
 
     def is_due(self, step: int) -> bool:
-        return any(step % every == 0 for every in self.periods) or step == self.steps
+        return 0 in map(step.__mod__, self.periods) or step == self.steps
 
 
 class Log(AfterOthers):

@@ -41,11 +41,7 @@ class Networks:
         """The same in the data's own units: images in [0, 1]."""
         return self.facts.in_data_units(self.generate(z, labels))
 
-    def draw(self, count: int, purpose: str = "observer", labels: Tensor | None = None) -> Tensor:
-        """`count` samples in the data's units, always of the same noise, which belongs to the seed and the purpose.
-
-        Without `labels`, those of a conditional generator take turns.
-        """
-        if labels is None and self.num_classes:
-            labels = torch.arange(count) % self.num_classes
-        return self.sample(draw_latent(self.latent, count, rng(self.seed, purpose)), labels)
+    def draw(self, count: int) -> Tensor:
+        """`count` samples in the data's own units, always of the same noise; of a conditional generator in turn."""
+        labels = torch.arange(count) % self.num_classes if self.num_classes else None
+        return self.sample(draw_latent(self.latent, count, rng(self.seed, "observer")), labels)

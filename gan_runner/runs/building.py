@@ -13,12 +13,12 @@ from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
-from gan_runner.machine.data_parallel import differentiate_in_parallel
+from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.machine.ranks import Ranks
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, differentiate, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -112,7 +112,7 @@ def build_schedule(experiment: Experiment, state: State) -> Schedule:
 def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ranks) -> TakeStep:
     """The step in the way that the configuration asks for."""
     average = ranks.average if ranks.size > 1 else None
-    gradients = differentiate if len(ranks.devices) == 1 else differentiate_in_parallel(state, ranks.devices)
+    gradients = by_autograd if len(ranks.devices) == 1 else by_data_parallel(state, ranks.devices)
 
     def eagerly(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
         state, computed = step(state, batch, rates, game, measure, gradients, average)

@@ -141,3 +141,14 @@ def test_other_data_than_the_run_was_trained_on_are_refused(tmp_path):
 def test_what_is_to_be_measured_must_be_said(words):
     with pytest.raises(UserError):
         evaluate(*words)
+
+
+def test_the_traceback_of_a_metric_that_fails_is_in_the_run_s_log(tmp_path, capsys):
+    train(tmp_path / "run", *STEPS)
+    said_before = (tmp_path / "run" / "log.txt").read_text()
+    broken = "metric={broken:{_target_:tests.judges.Broken,samples:16}}"
+    assert evaluate(f"run={tmp_path / 'run'}", f"+{broken}") == Status.FAILED
+    said = (tmp_path / "run" / "log.txt").read_text().removeprefix(said_before)
+    assert "warning: metric broken failed: ZeroDivisionError: no such luck" in said
+    assert "judges.py" in said
+    assert "Traceback" not in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
-from gan_runner.machine.data_parallel import differentiate_in_parallel
+from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.runs.building import build_game, build_state
 from gan_runner.state import State
 from gan_runner.step import (
@@ -24,7 +24,7 @@ from gan_runner.step import (
     Game,
     TermsOf,
     UpdateBatch,
-    differentiate,
+    by_autograd,
     discriminator_terms,
     fake_terms,
     generator_terms,
@@ -122,9 +122,9 @@ def compare(game: Game, state: State, name: str, terms_of: TermsOf, batch: Updat
     sizes: list[int] = []  # of what the discriminator is given at first
     hook = lambda _, arguments: sizes.append(len(arguments[0]))  # noqa: E731
     state.discriminator.module.register_forward_pre_hook(hook)
-    expected = losses_and_gradients(differentiate)
+    expected = losses_and_gradients(by_autograd)
     seen = len(sizes)
-    found = losses_and_gradients(differentiate_in_parallel(state, [0, 1]))
+    found = losses_and_gradients(by_data_parallel(state, [0, 1]))
     assert len(sizes) == 3 * seen  # each of the two parts
     assert max(sizes[seen:]) < max(sizes[:seen])
     assert found.keys() == expected.keys()
