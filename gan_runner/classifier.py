@@ -13,7 +13,7 @@ def main() -> None:
 
 def classifier(request: composition.Request) -> Outcome:
     """Trains the classifier that `request` asks for, and says where it is. Raises `UserError`."""
-    for key in request.typed:
+    for key in request.overridden:
         if key.partition(".")[0] == "metric":
             raise UserError(f"{key}: belongs to a run; a classifier is judged by its test images alone")
     from gan_runner.commands.classifier import train_classifier  # imported here: `--help` and refusals need no torch

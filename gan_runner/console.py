@@ -1,4 +1,4 @@
-"""What a run says: on standard error and in its log.txt. Standard output ends with the run directory."""
+"""Messages: on standard error and in a run's log.txt. Standard output is for results, such as the run directory."""
 
 import math
 import os
@@ -18,26 +18,26 @@ _SHOWN = {
     "D(G(z))": "score/fake",
     "images/s": "speed/images_per_second",
 }
-_LINES = 20  # how many lines a work prints where there is no terminal
-_BESIDE = 58  # columns of a terminal that a bar and its numbers take
-_PAUSE = 15.0  # seconds of silence at least between the lines of a part
+_LINES = 20  # lines of progress in all, without a terminal
+_BAR_WIDTH = 58  # columns of a terminal that a bar and its numbers take
+_PAUSE = 15.0  # least seconds between two lines about work inside other work
 
 
 class LogFile:
-    """log.txt of a run: all that is said, from before the run has a directory on. A full disk loses only the log."""
+    """A run's log.txt: all messages, including those from before the run had a directory. A full disk is no error."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._file: TextIO | None = None
 
     def open(self, path: Path) -> None:
-        """Appends to `path` from now on, and what was said before."""
+        """From now on appends to `path`, beginning with the messages so far."""
         with suppress(OSError):
             self._file = path.open("a")
             self._write(self._lines)
 
     def add(self, text: str) -> None:
-        """Lines, each with the time."""
+        """Adds lines, each with the time."""
         lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()]
         if self._file is None:
             self._lines += lines
@@ -51,7 +51,6 @@ class LogFile:
             self._file.flush()
 
     def close(self) -> None:
-        """Lets go of the file."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -62,7 +61,7 @@ _log: LogFile | None = None
 
 @contextmanager
 def logged() -> Iterator[LogFile]:
-    """While it lasts, what is said is kept for the log file, which is yet to be opened."""
+    """Inside the block, messages also go to the log file, which the caller opens as soon as it has a path."""
     global _log  # noqa: PLW0603 (there is one console)
     before, _log = _log, LogFile()
     try:
@@ -73,7 +72,7 @@ def logged() -> Iterator[LogFile]:
 
 
 def say(message: str, to: TextIO | None = None) -> None:
-    """A line on standard error, or on `to`, from the first of the processes that share a run."""
+    """Prints a line on standard error, or on `to`; of the processes that share a run, only rank 0 does."""
     if os.environ.get("RANK", "0") != "0":
         return
     if _log is not None:
@@ -82,41 +81,41 @@ def say(message: str, to: TextIO | None = None) -> None:
 
 
 def say_in_log(message: str) -> None:
-    """A line in the log alone."""
+    """Writes a line to the log only."""
     if _log is not None and os.environ.get("RANK", "0") == "0":
         _log.add(message)
 
 
 def log_traceback(error: BaseException) -> None:
-    """Where an error came from, in the log alone; what is said of it on the console is one line."""
+    """Writes the traceback to the log only; the console shows one line about the error."""
     say_in_log("".join(traceback.format_exception(error)))
 
 
 def rounded(value: float | None) -> str:
-    """Four significant digits, or all those before the point; nothing for None."""
+    """Four significant digits, but no fewer than the integer part has; "" for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def in_short(row: Mapping[str, float]) -> str:
-    """The figures of a row that are worth looking at while they change."""
+def progress_text(row: Mapping[str, float]) -> str:
+    """The figures of a row that a progress bar shows."""
     return "  ".join(f"{name} {rounded(row[tag])}" for name, tag in _SHOWN.items() if tag in row)
 
 
 class Progress:
-    """Work of `total` units, of which `done` are: a bar with the time left on a terminal, plain lines elsewhere.
+    """The progress of `total` units of work: on a terminal a bar with the time left, elsewhere a few plain lines.
 
-    A `part` of other work has its bar below that one's while it lasts, and says less where there are lines.
+    Work inside other work names the other's Progress as `parent`: its bar is below, and its lines are fewer.
     """
 
-    def __init__(self, unit: str, total: int, done: int = 0, part_of: "Progress | None" = None) -> None:
+    def __init__(self, unit: str, total: int, done: int = 0, parent: "Progress | None" = None) -> None:
         self._unit, self._total, self._first = unit, total, done
-        self._lines, self._pause = done * _LINES // total, 0.0 if part_of is None else _PAUSE
+        self._lines, self._pause = done * _LINES // total, 0.0 if parent is None else _PAUSE
         self._begun = self._said = time.perf_counter()
-        self._bar: Any = None if part_of is None else part_of._bar
-        self._is_part = part_of is not None
-        if part_of is None and sys.stderr.isatty():
+        self._bar: Any = None if parent is None else parent._bar
+        self._is_inner = parent is not None
+        if parent is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -130,22 +129,22 @@ class Progress:
             self._task = self._bar.add_task("", total=total, completed=done, unit=unit)
 
     def show(self, done: int, text: str) -> None:
-        """Called where there is something to show: so many units are done, and `text`."""
+        """Shows how many units are done, and `text`."""
         if self._bar is not None:
-            room = max(0, self._bar.console.width - _BESIDE)  # a line that is too long costs the numbers their ends
+            room = max(0, self._bar.console.width - _BAR_WIDTH)  # a longer text would cut the numbers
             self._bar.update(self._task, completed=done, description=text[:room])
         now, lines = time.perf_counter(), done * _LINES // self._total
         if lines > self._lines and now - self._said >= self._pause:
             self._lines, self._said = lines, now
             left = (now - self._begun) / (done - self._first) * (self._total - done)
-            tell = say if self._bar is None else say_in_log
-            tell(f"{self._unit} {done}/{self._total}  {text}  {math.ceil(left)} s left")
+            write = say if self._bar is None else say_in_log
+            write(f"{self._unit} {done}/{self._total}  {text}  {math.ceil(left)} s left")
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Removes the bar."""
         if self._bar is None:
             return
-        if self._is_part:
+        if self._is_inner:
             self._bar.remove_task(self._task)
         else:
             self._bar.stop()

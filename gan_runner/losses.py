@@ -1,6 +1,6 @@
-"""Adversarial losses: arithmetic on logits that returns one term for each sample and never reduces.
+"""Adversarial losses: arithmetic on logits that returns one term for each sample, without averaging them.
 
-D(x) = σ(logit) where a probability is meant. The discriminator minimizes the sum of its real and its fake term.
+D(x) = σ(logit) is a probability. The discriminator minimizes the sum of its real and its fake term.
 """
 
 from typing import ClassVar
@@ -13,9 +13,9 @@ class Loss:
     """The terms of one adversarial loss. Subclasses define `real`, `fake` and `generator`, each (B,) -> (B,)."""
 
     equilibrium_logit: ClassVar[float] = 0.0
-    """The logit of a discriminator that cannot tell real from fake."""
+    """The logit where the discriminator cannot tell real from fake."""
     density_ratio: ClassVar[bool] = False
-    """Whether the optimal σ(logit) is p_data / (p_data + p_g), as an estimate of the JSD from the logits needs."""
+    """Whether the optimal σ(logit) is p_data / (p_data + p_g): only then do the logits give an estimate of the JSD."""
     paired: ClassVar[bool] = False
     """Whether each term needs the logits of real and fake samples together."""
 
@@ -142,8 +142,8 @@ class Hinge(Wasserstein):
 class Relativistic(Loss):
     """L_D = E softplus(−(l(x) − l(G(z)))), L_G = E softplus(−(l(G(z)) − l(x))): RpGAN (Jolicoeur-Martineau 2019).
 
-    With R1 and R2 it is the loss of R3GAN (Huang et al. 2024). One term belongs to a pair: half of it is reported as
-    the real and half as the fake term.
+    With R1 and R2 it is the loss of R3GAN (Huang et al. 2024). Half of each term is reported
+    as the real term, half as the fake one.
     """
 
     paired = True

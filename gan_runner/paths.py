@@ -1,10 +1,10 @@
-"""Paths: the packaged conf/, the cache folder, and how a file is written whole."""
+"""The packaged conf/, the cache folder, and atomic writes."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# In a checkout conf/ stands beside the package, in an installed wheel inside it.
+# In a checkout conf/ is next to the package, in an installed wheel inside it.
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
 
 
@@ -14,9 +14,9 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool = True) -> None:
-    """Writes a file, given whole or in parts, that is either the old or all of the new, whenever the machine stops.
+    """Writes a file, given whole or in parts: after a crash, it holds either its old content or all of the new.
 
-    What is not `durable` is whole only whenever the process stops, and is written fifty times as fast.
+    `durable` covers a crash of the machine; without it only the process may crash, and writing is fifty times as fast.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -27,14 +27,14 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        temporary.unlink(missing_ok=True)  # if the disk is full, frees what was written
         raise
     if durable:
         make_durable(path.parent)
 
 
 def make_durable(path: Path) -> None:
-    """Has a file's content, or a folder's list of names, on the disk before this returns; nothing where it is not."""
+    """Waits until a file's content, or a folder's list of names, is on the disk. Does nothing if there is no `path`."""
     if not path.exists():
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -18,7 +18,7 @@ Picture = np.ndarray
 
 
 class Indexable(Protocol):
-    """Samples (N, *shape) in memory, or read when they are asked for."""
+    """Samples (N, *shape): in memory, or read when indexed."""
 
     def __len__(self) -> int: ...
 
@@ -26,11 +26,11 @@ class Indexable(Protocol):
 
 
 _GAP = 2  # pixels between the samples of a grid
-_CELL = 12  # pixels a value of a vector is wide
+_CELL = 12  # width of one value of a vector, in pixels
 
 
 def grid(samples: Tensor, columns: int) -> Picture:
-    """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), of which each becomes a strip."""
+    """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), each drawn as a strip."""
     if samples.ndim == 2:
         pixels = shade(samples.numpy())[:, None].repeat(_CELL, axis=1).repeat(_CELL, axis=2)
     else:
@@ -46,7 +46,7 @@ def grid(samples: Tensor, columns: int) -> Picture:
 
 
 def shade(values: np.ndarray) -> Picture:
-    """(H, W) values: black at 0 to white at 1, blue below, red above, and violet for what is no number."""
+    """(H, W) values: from black at 0 to white at 1; blue below 0, red above 1, violet for NaN."""
     gray = (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)
     picture = np.stack([gray] * 3, axis=-1)
     picture[values < 0] = (40, 80, 220)
@@ -65,13 +65,13 @@ def png(picture: Picture) -> bytes:
 
 
 def save(path: Path, picture: Picture) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Writes a PNG file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png(picture), durable=False)
 
 
 def save_animation(path: Path, frames: Sequence[Picture]) -> None:
-    """Writes a GIF that repeats without end, ten frames a second, whole or not at all."""
+    """Writes an endless GIF of ten frames a second, whole or not at all."""
     from PIL import Image
 
     first, *others = [Image.fromarray(frame) for frame in frames]
@@ -81,7 +81,7 @@ def save_animation(path: Path, frames: Sequence[Picture]) -> None:
 
 
 def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float]) -> Picture:
-    """The losses over the steps, and dashed lines where they stand when D cannot tell real from fake."""
+    """The losses over the steps, and their values when D cannot tell real from fake as dashed lines."""
     figure, axes = _figure()
     for tag in references:
         points = [(row["step"], row[f"loss/{tag}"]) for row in rows if f"loss/{tag}" in row]
@@ -95,7 +95,7 @@ def loss_chart(rows: Sequence[Mapping[str, Any]], references: Mapping[str, float
 
 
 def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, tuple[float | None, str]]) -> Picture:
-    """Each figure over the steps, and a dashed line at what a perfect sampler would score, with what it is called."""
+    """Each figure over the steps, and a labelled dashed line at the score of a perfect sampler."""
     from matplotlib.figure import Figure
 
     columns = min(len(perfect), 3)
@@ -113,7 +113,7 @@ def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, tuple[
 
 
 def evolution(vectors: np.ndarray, every: int) -> Picture:
-    """One generated vector over the run, (times, D): time goes down, and is labelled in steps."""
+    """One generated vector over the run, (times, D): time runs downwards and is labelled in steps."""
     figure, axes = _figure(width=4, height=6)
     times, length = vectors.shape
     extent = (0.5, length + 0.5, (times + 0.5) * every, 0.5 * every)
@@ -122,33 +122,33 @@ def evolution(vectors: np.ndarray, every: int) -> Picture:
     return _draw(figure)
 
 
-def beside(
-    real: Indexable, real_labels: Tensor | None, made: Tensor, made_labels: Tensor | None, columns: int
+def real_and_generated(
+    real: Indexable, real_labels: Tensor | None, fake: Tensor, fake_labels: Tensor | None, columns: int
 ) -> Picture:
-    """Real samples on the left, generated ones on the right; with labels for both, a row a class (the first twelve)."""
-    count = min(len(real), len(made), 12 * columns)
+    """Real samples on the left, generated ones on the right. With labels for both, a row is one class (at most 12)."""
+    count = min(len(real), len(fake), 12 * columns)
     left, right = torch.arange(count), torch.arange(count)
-    if real_labels is not None and made_labels is not None:
-        classes = made_labels.unique()[:12]
-        pairs = [[(labels == c).nonzero()[:columns, 0] for labels in (real_labels, made_labels)] for c in classes]
+    if real_labels is not None and fake_labels is not None:
+        classes = fake_labels.unique()[:12]
+        pairs = [[(labels == c).nonzero()[:columns, 0] for labels in (real_labels, fake_labels)] for c in classes]
         rows = [pair for pair in pairs if len(pair[0]) == len(pair[1]) == columns]
         left, right = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (left, right)
-    halves = [grid(real[left], columns), grid(made[right], columns)]
+    halves = [grid(real[left], columns), grid(fake[right], columns)]
     return np.concatenate([halves[0], np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8), halves[1]], axis=1)
 
 
-def scatter(real: Tensor, made: Tensor) -> Picture:
-    """Points in the plane, (N, 2) each: the data gray, the generated ones blue."""
+def scatter(real: Tensor, fake: Tensor) -> Picture:
+    """Points in the plane, (N, 2) each: real ones gray, generated ones blue."""
     figure, axes = _figure(width=5, height=5)
     axes.plot(*real.T, ".", color="0.75", markersize=3, label="data")
-    axes.plot(*made.T, ".", color="C0", markersize=3, label="generated")
+    axes.plot(*fake.T, ".", color="C0", markersize=3, label="generated")
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(loc="upper right", fontsize=8)
     return _draw(figure)
 
 
 def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> Picture:
-    """The two densities, the discriminator D(x) and the best one for them, p_data / (p_data + p_g)."""
+    """Both densities, the discriminator D(x), and the best one, p_data / (p_data + p_g)."""
     figure, axes = _figure()
     axes.plot(x, p_data, color="C0", label="p_data")
     axes.plot(x, p_g, color="C2", label="p_g")
@@ -162,7 +162,7 @@ def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> P
 
 
 def modes(points: np.ndarray, good: np.ndarray, means: np.ndarray, radius: float) -> Picture:
-    """Points (N, 2), the `good` (N,) of them in another colour, and circles about the means (K, 2) of a mixture."""
+    """Points (N, 2), those that are `good` (N,) in another colour, and circles around the means (K, 2) of a mixture."""
     from matplotlib.patches import Circle
 
     figure, axes = _figure(width=6, height=6)
@@ -170,7 +170,7 @@ def modes(points: np.ndarray, good: np.ndarray, means: np.ndarray, radius: float
         axes.scatter(*points[chosen].T, s=2, color=color, label=f"{label}: {chosen.sum()}")
     for mean in means:
         axes.add_patch(Circle(mean, radius, fill=False, linewidth=0.8))
-    # The view is that of the modes, so that samples far away do not shrink it.
+    # The axes show the modes: samples far away do not zoom out.
     middle, half = (means.max(0) + means.min(0)) / 2, 0.75 * np.ptp(means, axis=0).max() + 5 * radius
     (left, bottom), (right, top) = middle - half, middle + half
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")

@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, what it is for, when): nothing depends on what was drawn before."""
+"""Randomness as a function of (seed, purpose, step): nothing depends on what was drawn before."""
 
 import hashlib
 

@@ -1,8 +1,8 @@
-"""Gradient regularizers of the discriminator: one penalty for each sample, whose mean counts `weight` times.
+"""Gradient penalties of the discriminator, one for each sample; the loss gets their mean times `weight`.
 
-As in their papers, D(x) is the logit here, and no normalization in D may mix the samples of a batch.
+As in the papers, D(x) is the logit here, and no normalization in D may mix the samples of a batch.
 
-Computed in fp32 also under autocast, because squared gradients leave the range of half precision.
+They are computed in fp32 even under autocast, because squared gradients leave the range of half precision.
 """
 
 from typing import NamedTuple, Protocol
@@ -26,23 +26,23 @@ Discriminator = nn.Module | DiscriminatorFunction
 
 
 class Batch(NamedTuple):
-    """What a discriminator update has at hand."""
+    """What a regularizer gets."""
 
     real: Tensor  # (B, *shape)
     real_labels: Tensor | None  # (B,), None where the discriminator is unconditional
     fake: Tensor  # (B, *shape)
     fake_labels: Tensor | None
-    uniform: Tensor  # (B,) in [0, 1), one number for each sample
+    uniform: Tensor  # (B,) random numbers in [0, 1)
 
 
 class Regularizer:
-    """A penalty added, `weight · interval` times, to the discriminator's loss at every `interval`-th update."""
+    """A penalty, added to the discriminator's loss at every `interval`-th update, `weight · interval` times."""
 
     def __init__(self, weight: NonNegativeFloat, interval: PositiveInt) -> None:
         self.weight, self.interval = weight, interval
 
     def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
-        """The penalties (B,) without their weight."""
+        """The penalties (B,), without `weight`."""
         raise NotImplementedError
 
 
@@ -53,7 +53,7 @@ class GradientPenalty(Regularizer):
     """
 
     def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
-        """(B,); a sample whose gradient is zero contributes 1 and no gradient."""
+        """A sample whose gradient is zero contributes 1 and no gradient."""
         u = batch.uniform.view(-1, *[1] * (batch.real.ndim - 1))  # (B, 1, ...)
         mixed = u * batch.real + (1 - u) * batch.fake
         gradient = input_gradient(discriminator, mixed, batch.real_labels)
@@ -65,7 +65,6 @@ class R1(Regularizer):
     """½ E‖∇D(x)‖² at the real samples; its weight is the γ of Mescheder et al. 2018."""
 
     def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
-        """(B,)."""
         return input_gradient(discriminator, batch.real, batch.real_labels).square().sum(dim=1) / 2
 
 
@@ -73,15 +72,14 @@ class R2(Regularizer):
     """½ E‖∇D(G(z))‖² at the generated samples; its weight is the γ of Mescheder et al. 2018."""
 
     def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
-        """(B,)."""
         return input_gradient(discriminator, batch.fake, batch.fake_labels).square().sum(dim=1) / 2
 
 
 def input_gradient(discriminator: Discriminator, x: Tensor, labels: Tensor | None) -> Tensor:
-    """The gradient of the sum of all logits with respect to each sample, flat (B, D), differentiable once more.
+    """The gradient of the sum of all logits with respect to each sample, flat (B, D). It can be differentiated again.
 
-    That is the gradient of the sample's own logit unless batch normalization mixes them. In a compiled step the
-    discriminator is no module, and takes the gradient itself.
+    Unless batch normalization mixes the samples, it is the gradient of each sample's own logit. In a compiled step, the
+    discriminator is not a module and computes the gradient itself.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x.detach()
@@ -91,5 +89,5 @@ def input_gradient(discriminator: Discriminator, x: Tensor, labels: Tensor | Non
         x.requires_grad_()
         logits = discriminator(x) if labels is None else discriminator(x, labels)
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    assert gradient.requires_grad, "the gradient has lost its graph, so that the penalty would train nothing"
+    assert gradient.requires_grad, "the gradient lost its graph, so the penalty would train nothing"
     return gradient.flatten(1)

@@ -1,4 +1,4 @@
-"""Named tensors and plain values in one safetensors file, which cannot execute anything."""
+"""Named tensors and plain values in one safetensors file. Loading such a file cannot execute code."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,21 +14,21 @@ State = dict[str, Any]
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number in them is finite, as those of a trained network must be."""
+    """Whether every number in the tensors is finite."""
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def dump(state: State) -> bytes:
-    """Tensors as safetensors, plain values as JSON in the header."""
+    """The content of the file: tensors as safetensors, plain values as JSON in its header."""
     leaves = dict(flatten(state))
-    # Tied weights share memory, which the format refuses, and it wants everything contiguous: hence the copies.
+    # Copies, because the format refuses tensors that share memory (tied weights) or are not contiguous.
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in leaves.items() if isinstance(v, Tensor)}
     values = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Tensor)}
     return safetensors.torch.save(tensors, metadata={"values": json.dumps(values)})
 
 
 def parse(content: bytes, path: Path) -> State:
-    """The reverse of `dump`; `path` is for the message."""
+    """The reverse of `dump`; `path` is for the error message."""
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -38,11 +38,11 @@ def parse(content: bytes, path: Path) -> State:
         raise UserError(f"{path}: is no safetensors file of this program: {error}") from error
 
 
-def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every tensor and plain value in nested dicts, by its path: "optimizer/generator/0/step"."""
+def flatten(node: Mapping[Any, Any], prefix: str = "", separator: str = "/") -> Iterator[tuple[str, Any]]:
+    """Every tensor and plain value in nested dicts, by its path, e.g. "optimizer/generator/0/step"."""
     for name, child in node.items():
         if isinstance(child, Mapping):
-            yield from flatten(child, f"{prefix}{name}/")
+            yield from flatten(child, f"{prefix}{name}{separator}", separator)
         else:
             yield f"{prefix}{name}", child
 
@@ -55,6 +55,6 @@ def _nest(leaves: Mapping[str, Any]) -> State:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ValueError(f"{name} is inside of what is no group")
+                raise ValueError(f"{name} lies below a value")
         node[last] = leaf
     return state

@@ -21,21 +21,21 @@ def train(request: composition.Request) -> Outcome:
     from gan_runner.machine.launch import launch, under_torchrun
     from gan_runner.machine.ranks import Ranks
     from gan_runner.runs.directory import read_objective
-    from gan_runner.runs.plan import plan, refuse_changes
+    from gan_runner.runs.plan import make_plan, refuse_changes
 
     ranks = Ranks()
-    planned = ranks.on_main(plan, request)
-    experiment = check(planned.plain)
+    plan = ranks.on_main(make_plan, request)
+    experiment = check(plan.plain)
     config = experiment.config
-    refuse_changes(planned)
+    refuse_changes(plan)
     refuse_unknown(config.trainer.stop_on, "trainer.stop_on")
     check_device(config.device, config.trainer.batch_size)
     if config.device.kind == "ddp" and not under_torchrun():
-        status = launch(process_count(config.device), run_training, (planned,))
+        status = launch(process_count(config.device), run_training, (plan,))
     else:
-        status = run_training(planned, ranks, experiment)
-    completed = status == Status.COMPLETED and not planned.unique
-    return Outcome(status, read_objective(planned.path) if completed else None)
+        status = run_training(plan, ranks, experiment)
+    completed = status == Status.COMPLETED and not plan.unique
+    return Outcome(status, read_objective(plan.path) if completed else None)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The tests; those of a module are in the file of its name."""
+"""The tests. Those of a module are in the file with its name."""
 
 import os
 
-# One thread a process, set before torch is imported. Trainings that a test forks would otherwise wait for ever for the
-# OpenMP threads that their parent has and they have not.
+# One thread for each process, set before torch is imported. Otherwise a forked training would wait for ever for OpenMP
+# threads, which only its parent has.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,4 +1,4 @@
-"""What a user's mistakes come to: one line that names the key or file, status 2, and no directory."""
+"""A user's mistake is one line that names the key or file, status 2, and no directory."""
 
 import fcntl
 import gzip

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gan_runner import console
-from gan_runner.console import Progress, in_short, rounded
+from gan_runner.console import Progress, progress_text, rounded
 
 
 class Clock:
@@ -38,13 +38,13 @@ def test_a_log_gets_twenty_lines_with_the_time_left_at_the_pace_so_far(monkeypat
 def test_a_part_says_nothing_while_it_is_short(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     whole = Progress("step", 100)
-    part = Progress("evaluated", 1000, part_of=whole)
+    part = Progress("evaluated", 1000, parent=whole)
     for done in range(0, 1001, 10):
         clock.now += 0.1
         part.show(done, "fid")
     part.close()
     assert capsys.readouterr().err == ""
-    part = Progress("evaluated", 1000, part_of=whole)
+    part = Progress("evaluated", 1000, parent=whole)
     for done in range(0, 1001, 10):
         clock.now += 1.0
         part.show(done, "fid")
@@ -58,7 +58,7 @@ def test_a_terminal_gets_a_bar_for_the_whole_and_one_for_its_part_while_it_lasts
     monkeypatch.setenv("TERM", "xterm")
     whole = Progress("step", 100)
     whole.show(40, "D 1.2")
-    part = Progress("evaluated", 1000, part_of=whole)
+    part = Progress("evaluated", 1000, parent=whole)
     part.show(500, "fid")
     assert [(task.fields["unit"], task.completed, task.description) for task in whole._bar.tasks] == [
         ("step", 40, "D 1.2"),
@@ -72,7 +72,7 @@ def test_a_terminal_gets_a_bar_for_the_whole_and_one_for_its_part_while_it_lasts
 
 def test_a_row_in_short_is_what_changes_and_matters():
     row = {"loss/discriminator": 1.23456, "score/real": 0.5, "memory/peak_mib": 300.0}
-    assert in_short(row) == "D 1.235  D(x) 0.5"
+    assert progress_text(row) == "D 1.235  D(x) 0.5"
 
 
 @pytest.mark.parametrize(

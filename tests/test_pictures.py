@@ -6,11 +6,11 @@ import torch
 from PIL import Image, ImageSequence
 
 from gan_runner.pictures import (
-    beside,
     evolution,
     grid,
     loss_chart,
     metric_chart,
+    real_and_generated,
     save,
     save_animation,
     scatter,
@@ -51,7 +51,7 @@ def test_real_samples_stand_beside_generated_ones_class_by_class():
     """Two columns a side: real pixels 0.2 (class 0) and 0.4, generated 0.6 and 0.8; class 2 has too few."""
     real, real_labels = torch.tensor([0.4, 0.2, 0.2, 0.4, 0.2]), torch.tensor([1, 0, 0, 1, 0])
     made, made_labels = torch.tensor([0.6, 0.8, 0.6, 0.8, 0.5]), torch.tensor([0, 1, 0, 1, 2])
-    picture = beside(real.view(5, 1, 1, 1), real_labels, made.view(5, 1, 1, 1), made_labels, columns=2)
+    picture = real_and_generated(real.view(5, 1, 1, 1), real_labels, made.view(5, 1, 1, 1), made_labels, columns=2)
     assert picture.shape == (1 + 2 + 1, 4 + 16 + 4, 3)
     assert [[row[x, 0] for x in (0, 3, 20, 23)] for row in (picture[0], picture[3])] == [
         [51, 51, 153, 153],
@@ -60,7 +60,7 @@ def test_real_samples_stand_beside_generated_ones_class_by_class():
 
 
 def test_without_labels_samples_stand_side_by_side_in_their_order():
-    picture = beside(torch.zeros(3, 1, 1, 1), None, torch.ones(2, 1, 1, 1), None, columns=1)
+    picture = real_and_generated(torch.zeros(3, 1, 1, 1), None, torch.ones(2, 1, 1, 1), None, columns=1)
     assert picture.shape == (1 + 2 + 1, 1 + 16 + 1, 3)
     assert picture[0, 0].tolist() == [0] * 3
     assert picture[0, -1].tolist() == [255] * 3

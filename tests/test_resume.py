@@ -505,7 +505,7 @@ def test_a_directory_in_use_is_refused(tmp_path, completed, capsys):
 
     run = shutil.copytree(completed, tmp_path / "run")
     held = RunDirectory(run)
-    held.sign()
+    held.write_pid()
     before = contents(run)
     assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
     assert f"in use by another run (process {os.getpid()})" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A run directory made by a stranger: nothing in it is executed, and train refuses it as a whole."""
+"""A run directory that a stranger made: nothing in it is executed, and gan-train refuses it."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ WAYS = {
 
 
 class Payload:
-    """Leaves a file where it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, sentinel: Path) -> None:
         self.sentinel = sentinel
@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(refused, finished):
-    """A copy of a run, in the current directory; whatever a stranger puts into it must not make the sentinel."""
+    """A copy of a run, in the current directory. Nothing that a test puts into it may create the sentinel file."""
     shutil.copytree(finished, "run")
     sentinel = Path("sentinel").resolve()
     assert os.system(f"touch {sentinel}") == 0  # the means are there
@@ -291,7 +291,7 @@ def test_manifest_of_other_kinds(run, refused, data):
 
 
 def replace_checkpoint(directory: Path, content: bytes) -> None:
-    """One checkpoint, with a name that vouches for its content."""
+    """A checkpoint whose name has the right hash."""
     for path in (directory / "checkpoints").iterdir():
         path.unlink()
     digest = hashlib.sha256(content).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What TensorBoard itself makes of a run that was killed and went on: through its loaders and over HTTP."""
+"""What TensorBoard shows of a run that was killed and resumed: by its loaders and over HTTP."""
 
 import json
 import socket

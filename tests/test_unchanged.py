@@ -1,4 +1,4 @@
-"""What earlier versions computed and left behind is computed and read still.
+"""This version computes what earlier ones computed, and reads what they left.
 
 `tests/compare_checkouts.py` made the losses, with commit 5999936, and compares whole runs bit for bit on one machine.
 `tests/data/old_run` is a run of 20 steps by that commit, without its pictures and events; `old_run_expected.json` has

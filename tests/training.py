@@ -67,10 +67,12 @@ def train(directory: Path, *overrides: str) -> int:
 
 
 def outcome(directory: Path, *overrides: str) -> Outcome:
-    """How that command ends, for who calls it from Python."""
+    """The `Outcome` of that command."""
     words = [f"hydra.run.dir={directory}", *overrides]
     config = composition.compose(words, "train")
-    return gan_train(composition.Request(composition.plain(config), composition.parse(words), directory, named=True))
+    return gan_train(
+        composition.Request(composition.plain(config), composition.parse(words), directory, directory_chosen=True)
+    )
 
 
 def start(directory: Path, *overrides: str, before: Callable[[], object] = lambda: None) -> BaseProcess:
@@ -98,7 +100,7 @@ def rows(directory: Path, with_clock: bool = False) -> list[dict[str, float]]:
 
 
 def last_step(directory: Path) -> int:
-    """The last step logged so far, perhaps by a run under way."""
+    """The last step that is logged so far."""
     path = directory / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
@@ -111,7 +113,7 @@ def newest_state(directory: Path) -> dict[str, Any]:
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Both runs ended bit for bit alike: weights, optimizers, average, penalties, figures, findings, pictures."""
+    """Asserts that two runs ended bit for bit the same: weights, optimizers, average, penalties, figures, pictures."""
     expected, found = newest_state(one), newest_state(other)
     assert expected.keys() == found.keys()
     for name, value in expected.items():

@@ -1,4 +1,4 @@
-"""Training the classifiers that metrics take features from."""
+"""`gan-classifier`: trains a classifier from which metrics take features."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,21 @@ from gan_runner.config.schema import Device, validate
 from gan_runner.console import say
 from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.errors import UserError
-from gan_runner.evaluation.classifier import SMALLEST_SIDE, About, Training, accuracy, split, train_network
+from gan_runner.evaluation.classifier import (
+    SMALLEST_SIDE,
+    ClassifierInfo,
+    TrainingSettings,
+    accuracy,
+    split,
+    train_network,
+)
 from gan_runner.evaluation.extractors import classifier_path
 from gan_runner.machine.devices import one_device
 from gan_runner.paths import write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
 
-class ClassifierSettings(Training):
+class ClassifierSettings(TrainingSettings):
     """What to train on, how, and where to write the result."""
 
     out: str | None
@@ -26,32 +33,32 @@ class ClassifierSettings(Training):
 
 
 def train_classifier(plain: Mapping[str, Any]) -> Path:
-    """Trains the classifier that the configuration `plain` asks for, and returns the file that it is in.
+    """Trains the classifier that the configuration `plain` asks for; returns its file.
 
-    Raises `UserError`, and leaves nothing behind, where the configuration or the data are not what they must be.
+    If the configuration or the data are wrong, raises `UserError` and leaves nothing behind.
     """
-    asked = {key: value for key, value in plain.items() if key != "metric"}  # which each dataset chooses for runs
-    settings = validate(ClassifierSettings, asked)
+    # A dataset's YAML also chooses metrics, for runs.
+    settings = validate(ClassifierSettings, {key: value for key, value in plain.items() if key != "metric"})
     device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
     out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
     refuse_unwritable(out)
     parts = split(dataset, settings.seed)
-    if settings.batch_size > len(parts.rows):
-        raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.rows)} images to train on")
+    if settings.batch_size > len(parts.indices):
+        raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.indices)} images to train on")
 
-    network = train_network(dataset, parts.rows, settings, device)
+    network = train_network(dataset, parts.indices, settings, device)
     if not all_finite(network.state_dict().values()):
         raise UserError(f"lr={settings.lr:g}: the training diverged, and nothing is kept; try lr={settings.lr / 10:g}")
 
-    about = About(
-        **settings.model_dump(include=set(Training.model_fields)),
+    about = ClassifierInfo(
+        **settings.model_dump(include=set(TrainingSettings.model_fields)),
         shape=dataset.shape,
         classes=dataset.num_classes,
-        accuracy=accuracy(network, parts.test, parts.test_rows, device),
+        accuracy=accuracy(network, parts.test, parts.test_indices, device),
         tested_on=parts.tested_on,
-        test_images=len(parts.test_rows),
-        training_images=len(parts.rows),
+        test_images=len(parts.test_indices),
+        training_images=len(parts.indices),
         fingerprint=dataset.fingerprint(),
     )
     say(f"{about.accuracy:.2%} of {about.test_images} test images are classified rightly ({about.tested_on})")
@@ -66,7 +73,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
 
 
 def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
-    """The dataset that `node` describes; UserError where there is nothing to tell apart, or no images to look at."""
+    """The dataset that `node` describes; raises `UserError` if it is no images, or has fewer than two classes."""
     dataset = component("dataset", node, Dataset).build()
     images = isinstance(dataset, ArrayDataset) and DataFacts.of(dataset).is_image
     if not images or min(dataset.shape[1:]) < SMALLEST_SIDE:
@@ -82,7 +89,7 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
 
 
 def refuse_unwritable(out: Path) -> None:
-    """UserError where a file cannot be written to `out`, which is better known before minutes of training."""
+    """Raises `UserError` if the file `out` cannot be written, before minutes of training are lost."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")

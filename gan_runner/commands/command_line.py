@@ -1,7 +1,7 @@
-"""The command line: what Hydra's own entry point does, but a user's mistake is one line and exit status 2.
+"""The command line: like Hydra's own entry point, but a user's mistake is one line and exit status 2.
 
-A plain run is composed here; everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra. Nothing here
-imports torch: `--help` answers at once.
+A single run is composed here; everything else (`--help`, `--cfg`, `--multirun` …) is left to Hydra. Nothing here
+imports torch, so that `--help` answers at once.
 """
 
 import os
@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gan_runner.commands.status import Outcome, Status
-from gan_runner.config.composition import Request, compose, compose_jobs, parse, parse_arguments, plain
+from gan_runner.config.composition import Request, check_sweep, compose, parse, parse_arguments, plain
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.paths import CONF
@@ -27,49 +27,49 @@ Command = Callable[[Request], Outcome]
 
 
 def run(command: Command, config_name: str) -> None:
-    """Runs `command` on what the command line composes, and exits with its status."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own classes are found here, however we were started
+    """Runs `command` with the configuration that the command line describes, and exits with its status."""
+    sys.path.insert(0, str(Path.cwd()))  # for a user's own classes; the console script does not add it
     arguments = parse_arguments()
     hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
     status: int
     try:
         if any(getattr(arguments, option, None) for option in hydra_does):
-            if arguments.resolve:  # where Hydra would end in a traceback
+            if arguments.resolve:  # here a mistake is one line, with Hydra a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
             if arguments.multirun:
-                compose_jobs(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
+                check_sweep(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
             sys.exit(_leave_to_hydra(command, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
-        # What is typed beside `resume` belongs to that run's configuration, whose keys the defaults may not have.
+        # Overrides next to `resume` change that run's configuration, which may have keys that the defaults lack.
         resumes = any(o.key_or_group == "resume" and o.value() is not None for o in overrides)
         composed = [o for o in overrides if not (resumes and "." in o.key_or_group) or o.key_or_group[:6] == "hydra."]
         config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
         if config.hydra.mode == RunMode.MULTIRUN:
             sys.exit(_leave_to_hydra(command, config_name))
-        named = any(override.key_or_group == "hydra.run.dir" for override in overrides)
+        directory_chosen = any(override.key_or_group == "hydra.run.dir" for override in overrides)
         directory = Path(config.hydra.run.dir).expanduser()
-        status = command(Request(plain(config), overrides, directory, named)).status
+        status = command(Request(plain(config), overrides, directory, directory_chosen)).status
     except UserError as error:
         say(f"error: {error}")
         status = Status.REFUSED
     except KeyboardInterrupt:  # before the training began, or a second Ctrl-C
         status = 128 + signal.SIGINT
-    except BrokenPipeError:  # of `--help | head`; what Python still holds for it goes nowhere
+    except BrokenPipeError:  # as in `--help | head`; what Python has yet to write is discarded
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     sys.exit(status)
 
 
 def _leave_to_hydra(command: Command, config_name: str) -> int:
-    """Hydra's own entry point; in a sweep the job statuses are collected, and none of them ends the sweep."""
+    """Calls Hydra's entry point. In a sweep, no job's status ends the sweep."""
     statuses, sweeps = list[int](), set[Path]()
 
     def job(config: DictConfig) -> float | None:
         runtime = HydraConfig.get()
         directory = Path(runtime.runtime.output_dir)
         try:
-            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, named=True))
+            outcome = command(Request(plain(config), parse(runtime.overrides.task), directory, directory_chosen=True))
         except UserError as error:
             say(f"error: {error}")
             outcome = Outcome(Status.REFUSED)
@@ -82,7 +82,7 @@ def _leave_to_hydra(command: Command, config_name: str) -> int:
             raise KeyboardInterrupt  # the signal was meant for the sweep
         return outcome.objective
 
-    GlobalHydra.instance().clear()  # where hydra.mode=MULTIRUN has been composed to be found
+    GlobalHydra.instance().clear()  # it was in use to find hydra.mode=MULTIRUN
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except KeyboardInterrupt:

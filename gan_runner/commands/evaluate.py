@@ -1,4 +1,4 @@
-"""Runs measured afterwards, one or several: evaluation.json and pictures in each, and a table of the figures."""
+"""`gan-evaluate`: measures one or several runs; writes evaluation.json and pictures, prints a table of figures."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 class DatasetChanges(Section):
-    """Where the data lie now; null: where the run found them."""
+    """Where the data are now; null: in the same place."""
 
     root: str | None
 
 
 class EvaluationChanges(Section):
-    """What may differ from the run's own evaluation; null: as there."""
+    """What may differ from the run's own evaluation; null: the same."""
 
     extractor: str | None
     real_samples: PositiveInt | None
 
 
 class EvaluateSettings(Section):
-    """Which runs to measure, and by what."""
+    """Which runs to measure, and how."""
 
     run: Folder | None
     runs: Folder | list[Folder] | None
@@ -55,9 +55,9 @@ class EvaluateSettings(Section):
 
 
 def evaluate_runs(plain: Mapping[str, Any]) -> int:
-    """Measures what the configuration `plain` names, prints a table, and returns the exit status.
+    """Measures the runs that the configuration `plain` names, prints a table, and returns the exit status.
 
-    Raises `UserError`; of several runs, one that cannot be measured is reported and the others go on.
+    Raises `UserError`; but of several runs, one that cannot be measured is reported, and the others are measured.
     """
     settings = validate(EvaluateSettings, plain)
     device = one_device(settings.device)
@@ -94,10 +94,10 @@ def find_runs(folders: Sequence[str]) -> list[Path]:
 
 
 def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -> Report:
-    """Measures the generator of the run in `path`, which anyone may have made, and writes there what it found.
+    """Measures the generator of the run in `path`, and writes the result there.
 
-    By default with the run's own metrics and noise: the figures are those of its last evaluation. Raises `UserError`,
-    also where the run is still at work.
+    By default, the run's own metrics and noise give the figures of its last evaluation. Raises `UserError`, also if the
+    run is still at work.
     """
     stored = read_run(path, settings.trust, "run")
     directory = RunDirectory(path)
@@ -109,13 +109,13 @@ def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -
         report = _measure(path, experiment, generator, seed, device)
         content = {"step": generator.step, "checkpoint": settings.checkpoint, "seed": seed, **report.to_json()}
         content |= {"objective": before["objective"]} if "objective" in before else {}
-        log.open(path / "log.txt")  # now that nothing can refuse it any more
+        log.open(path / "log.txt")  # not before: a refusal leaves nothing behind
         _write(directory, report, content)
     return report
 
 
 def _experiment(path: Path, stored: dict[str, Any], settings: EvaluateSettings) -> Experiment:
-    """The run's configuration, with what the user typed in its place."""
+    """The run's configuration, with the changes that the user typed."""
     if settings.metric:
         stored["metric"] = settings.metric
     if settings.dataset.root is not None:
@@ -142,7 +142,7 @@ def _measure(
 
 
 def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> None:
-    """Writes evaluation.json and the pictures; where that fails the figures are still shown."""
+    """Writes evaluation.json and the pictures; if that fails, the figures are still shown."""
     path = directory.path
     try:
         for name, picture in report.pictures.items():
@@ -154,7 +154,7 @@ def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> 
 
 
 def table_of_one(report: Report) -> "Table":
-    """A row a figure, with all that it depends on."""
+    """A row for each figure, with all that it depends on."""
     heads = ["figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor"]
     rows = []
     for name, f in report.figures.items():
@@ -168,7 +168,7 @@ def table_of_one(report: Report) -> "Table":
 
 
 def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
-    """A row a run, a column a figure; at the end what a perfect sampler scores, where it is the same for all."""
+    """A row for each run, a column for each figure; a perfect sampler's score last, if it is the same for all."""
     found = [report for report in reports.values() if report is not None]
     metrics = {name: figure.metric for report in found for name, figure in report.figures.items()}
     rows = [[path, *(_cell(report, *figure) for figure in metrics.items())] for path, report in reports.items()]
@@ -178,7 +178,7 @@ def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
 
 
 def _cell(report: Report | None, name: str, metric: str) -> str:
-    """A figure; nothing where it was not asked for."""
+    """A figure, or "" if it was not asked for."""
     if report is None:
         return "not measured"
     if name in report.figures:
@@ -187,18 +187,18 @@ def _cell(report: Report | None, name: str, metric: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """Cells as they are: a path may hold what rich would take for markup."""
+    """A table of plain cells: rich would take brackets in a path for markup."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*heads)
+    filled = Table(*heads)
     for row in rows:
-        made.add_row(*map(Text, row))
-    return made
+        filled.add_row(*map(Text, row))
+    return filled
 
 
 def show(table: "Table") -> None:
-    """Prints a table on standard output, as wide as it needs to be where that is no terminal."""
+    """Prints a table on standard output, as wide as the terminal, or wide enough for any table."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 240).print(table)

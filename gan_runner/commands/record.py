@@ -49,7 +49,7 @@ class Record:
         path, state = self.directory.path, self.training.state
         say(summary)
         say(f"{path}: from step {state.step} to {self.training.settings.steps} on {self.training.ranks.device}")
-        self.directory.sign()
+        self.directory.write_pid()
         self.directory.write_config(self.plan.plain)
         self.directory.write_json("status.json", {"state": "running", "step": state.step})
         (path / "summary.txt").write_text(summary + "\n")

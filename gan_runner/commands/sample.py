@@ -1,6 +1,6 @@
-"""Samples of a run's generator: the values, a grid of them, single pictures, and interpolations between them.
+"""`gan-sample`: samples of a run's generator as an array, a grid, single images and interpolations.
 
-The run directory is all that is needed, on any machine.
+Only the run directory is needed, on any machine.
 """
 
 import io
@@ -43,9 +43,9 @@ class SampleSettings(Section):
 
 
 def write_samples(plain: Mapping[str, Any]) -> Path:
-    """Writes what the configuration `plain` asks for into the folder that it returns.
+    """Writes the samples that the configuration `plain` asks for; returns the folder.
 
-    Raises `UserError`, and leaves nothing behind, where the configuration or the run is not what it must be.
+    If the configuration or the run is wrong, raises `UserError` and leaves nothing behind.
     """
     settings = validate(SampleSettings, plain)
     run = Path(settings.run).expanduser()
@@ -70,7 +70,7 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
 
 
 def draw_samples(generator: TrainedGenerator, settings: SampleSettings) -> Iterator[Tensor]:
-    """`count` samples, in batches; the n-th of a seed does not depend on the count. Without a label, a class a row."""
+    """`count` samples in batches; no sample depends on the count. Without a label, each row of the grid is a class."""
     starts = range(0, settings.count, SAMPLE_BATCH)
     for start, z in zip(starts, generator.latents(settings.seed), strict=False):
         row = torch.arange(start, start + SAMPLE_BATCH) // settings.columns
@@ -79,7 +79,7 @@ def draw_samples(generator: TrainedGenerator, settings: SampleSettings) -> Itera
 
 
 def npy(shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Iterator[bytes]:
-    """The content of a .npy file, part by part: float32 of `shape`, which the `chunks` make up."""
+    """The content of a .npy file, in parts: a float32 array of this shape, made up of the chunks."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     yield header.getvalue()
@@ -88,7 +88,7 @@ def npy(shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Iterator[bytes]:
 
 
 def write_interpolation(out: Path, generator: TrainedGenerator, settings: SampleSettings, seeds: Sequence[int]) -> None:
-    """From the first sample of each seed to that of the next: interpolation.png, a row from seed to seed, and .gif."""
+    """Writes interpolation.png, in which a row leads from one seed's first sample to the next's, and .gif."""
     step = settings.frames + 1
     corners = torch.cat([next(generator.latents(seed))[:1] for seed in seeds])
     z = latent_path(corners, step, generator.latent)
@@ -101,9 +101,9 @@ def write_interpolation(out: Path, generator: TrainedGenerator, settings: Sample
 
 
 def latent_path(corners: Tensor, steps: int, latent: Latent) -> Tensor:
-    """Latents (steps·(K - 1) + 1, dim) from each of the `corners` (K, dim) to the next in so many `steps`.
+    """Latents (steps·(K - 1) + 1, dim) on the way from each of the `corners` (K, dim) to the next.
 
-    Normal latents go along the sphere that nearly all of their mass lies near, others straight.
+    Normal latents follow a sphere, since nearly all of their mass is close to one; others follow straight lines.
     """
     between = spherical if latent.distribution == "normal" else torch.lerp
     centred = corners.double() - latent.loc

@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""How a command ends: its exit status and objective."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,14 +9,14 @@ class Status(IntEnum):
 
     COMPLETED = 0
     FAILED = 1
-    REFUSED = 2  # the configuration or the input; nothing was done
+    REFUSED = 2  # because of the configuration or the input; nothing was done
     DIVERGED = 3
-    INTERRUPTED = 75  # saved, and can go on
+    INTERRUPTED = 75  # saved; can be resumed
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""
 
-    status: int  # a `Status`, or what a child process ended with
-    objective: float | None = None  # what a sweep optimizes: NaN where it is undefined, None where there is none
+    status: int  # a `Status`, or a child process's exit status
+    objective: float | None = None  # for a sweep to optimize; NaN: undefined, None: there is none

@@ -1,4 +1,4 @@
-"""The classes that a configuration names with `_target_`, each found once and checked against its signature.
+"""The classes that a configuration names with `_target_`. Each is imported once, and its keys are checked.
 
 A user's own class gets the same checks as ours.
 """
@@ -18,7 +18,7 @@ from gan_runner.losses import Loss
 from gan_runner.metrics import Metric
 from gan_runner.regularizers import Regularizer
 
-# What the runner hands to a component; none of it can be set in YAML.
+# Arguments that the runner gives to a component, and that YAML therefore cannot set.
 INJECTED = {
     "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
     "architecture.discriminator": ("shape", "num_classes", "value_range"),
@@ -29,14 +29,14 @@ INJECTED = {
 
 @dataclass(frozen=True)
 class Component:
-    """A class and the values of its keys, checked against each other."""
+    """A class and the values of its keys, which fit its signature."""
 
     key: str
     cls: type
     values: dict[str, Any]
 
     def build(self, **facts: Any) -> Any:
-        """An instance; of `facts` it gets those that its signature names. What it refuses becomes a `UserError`."""
+        """An instance, which gets those of `facts` that its signature names. Values it refuses are a `UserError`."""
         parameters = inspect.signature(self.cls).parameters
         try:
             return self.cls(**self.values, **{k: v for k, v in facts.items() if k in parameters})
@@ -46,9 +46,9 @@ class Component:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked configuration: its values, and every class that it names, found once."""
+    """A checked configuration, and every class that it names."""
 
-    plain: dict[str, Any]  # as config.yaml holds it
+    plain: dict[str, Any]  # the content of config.yaml
     config: Config
     components: dict[str, Component]  # by key, e.g. "architecture.generator"
 
@@ -57,14 +57,14 @@ class Experiment:
         return self.components[key].build(**facts)
 
     def group(self, name: str) -> dict[str, Component]:
-        """The components of a group of which several can be chosen, by the name below it: "regularizer", "metric"."""
+        """The components of a group with several choices, such as "regularizer", by the name below it."""
         return {key.partition(".")[2]: c for key, c in self.components.items() if key.startswith(f"{name}.")}
 
 
 def check(plain: Mapping[str, Any]) -> Experiment:
-    """Types, ranges, signatures and the rules between keys; raises `UserError` at the first that does not hold."""
+    """Checks types, ranges, signatures and the rules between keys; raises `UserError` at the first mistake."""
     config = validate(Config, plain)
-    components = {key: component(key, node, base) for key, (node, base) in _nodes(config).items()}
+    components = {key: component(key, node, base) for key, (node, base) in _component_nodes(config).items()}
     loss, trainer, device = components["loss"].cls, config.trainer, config.device
     rules = [
         (
@@ -110,8 +110,8 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     return Experiment(dict(plain), config, components)
 
 
-def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
-    """Every node with a `_target_`, and what its class must be a subclass of."""
+def _component_nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
+    """Every node that is a component, and the base class that it must have."""
     return {
         "dataset": (config.dataset, Dataset),
         "architecture.generator": (config.architecture.generator, torch.nn.Module),
@@ -126,7 +126,7 @@ def _nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
 
 
 def component(key: str, node: Mapping[str, Any], base: type) -> Component:
-    """The class that `node` names, a subclass of `base`, and its keys checked against the signature."""
+    """The class that `node` names, a subclass of `base`, and its keys, checked against its signature."""
     cls = locate(key, node.get("_target_"), base)
     signature = inspect.signature(cls)
     hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
@@ -151,7 +151,7 @@ def component(key: str, node: Mapping[str, Any], base: type) -> Component:
 
 
 def build_nested(key: str, value: Any) -> Any:
-    """`value` with every node inside it that has a `_target_` replaced by what it describes."""
+    """`value`, in which each node with a `_target_` is replaced by an instance of that class."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             return component(key, value, object).build()

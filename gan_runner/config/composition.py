@@ -1,7 +1,7 @@
-"""Composing a configuration with Hydra, with a user's mistakes told in one line. Hydra's internals are used here alone.
+"""Composing a configuration with Hydra. A user's mistake becomes one line. Only this module uses Hydra's internals.
 
-Hydra makes a job's directory before the job can refuse its configuration, and ends in a traceback for some mistakes
-in it; so a plain run is composed here. Nothing here imports torch: `--help` answers at once.
+Hydra itself makes a run's directory before the run can refuse its configuration, and answers some mistakes with a
+traceback. Nothing here imports torch, so that `--help` answers at once.
 """
 
 import argparse
@@ -34,23 +34,23 @@ class Request:
     """What a command line asks for."""
 
     plain: dict[str, Any]  # the configuration, resolved
-    overrides: list[Override]  # what the user typed of it
-    directory: Path  # where Hydra would run it
-    named: bool  # whether the user chose that directory, so that the same command means the same run
+    overrides: list[Override]  # as the user typed them
+    directory: Path  # Hydra's run directory
+    directory_chosen: bool  # by the user: the same command then means the same run
 
     @property
-    def typed(self) -> dict[str, Any]:
-        """The overrides by key or group."""
+    def overridden(self) -> dict[str, Any]:
+        """The values that the user typed, by key or group."""
         return {override.key_or_group: override.value() for override in self.overrides}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line as Hydra splits it: overrides, and options such as `--config-dir`."""
+    """The command line as Hydra parses it: overrides, and options such as `--config-dir`."""
     return get_args_parser().parse_args()
 
 
 def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Override]:
-    """The overrides in Hydra's grammar; raises `UserError`. With a `loader`, a glob knows what it stands for."""
+    """The overrides, parsed by Hydra's grammar; raises `UserError`. Expanding a glob needs a `loader`."""
     parser = OverridesParser.create(loader.config_loader if loader is not None else None)
     parsed = []
     for override in overrides:
@@ -64,8 +64,8 @@ def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Overrid
     return parsed
 
 
-def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
-    """Raises the `UserError` of a sweep's first job, or of one that differs from it in the choice of a group."""
+def check_sweep(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
+    """Composes a sweep's first job, and those that differ from it by the choice of one group; raises `UserError`."""
     loader = _loader(config_dir)
     groups, parsed = loader.config_loader.list_groups(""), parse(overrides, loader)
     swept = []
@@ -83,7 +83,7 @@ def compose_jobs(overrides: Sequence[str], config_name: str, config_dir: str | N
 
 
 def directory_name(text: str) -> str:
-    """A choice, or the overrides of a job of a sweep, as the name of a directory in [A-Za-z0-9_.-]."""
+    """`text`, e.g. a sweep job's overrides, as the name of a directory: only characters in [A-Za-z0-9_.-]."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-") or "job"
 
 
@@ -91,13 +91,13 @@ OmegaConf.register_new_resolver("directory_name", directory_name, replace=True) 
 
 
 def compose(overrides: Sequence[str], config_name: str, config_dir: str | None = None) -> DictConfig:
-    """The configuration that the overrides describe, with Hydra's own node; raises `UserError`."""
+    """The configuration, including Hydra's own node; raises `UserError`."""
     loader = _loader(config_dir)
     try:
         config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
-        HydraConfig.instance().set_config(config)  # which the run's name and directory ask for the choices
+        HydraConfig.instance().set_config(config)  # the run's name and directory are made from the choices in it
         OmegaConf.to_container(config.hydra.run, resolve=True)
-        GlobalHydra.instance().clear()  # it is for one composition at a time
+        GlobalHydra.instance().clear()  # it holds one composition at a time
         return config
     except MissingConfigException as error:
         raise UserError(_missing_choice(error, loader)) from error
@@ -105,11 +105,11 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         groups = loader.config_loader.list_groups("")
-        nothing = [o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in groups]
-        if nothing:  # a ValueError of Hydra's that does not say where
-            allowed = ", ".join(loader.config_loader.get_group_options(nothing[0]))
-            raise UserError(f"{nothing[0]}=null: is no choice (allowed: {allowed})") from error
-        raise UserError(one_line(error)) from error  # ValueError: a number for a group's choice
+        null = [o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in groups]
+        if null:  # Hydra's ValueError does not name the group
+            allowed = ", ".join(loader.config_loader.get_group_options(null[0]))
+            raise UserError(f"{null[0]}=null: is no choice (allowed: {allowed})") from error
+        raise UserError(one_line(error)) from error  # e.g. a ValueError for a number as a group's choice
 
 
 def _loader(config_dir: str | None) -> Hydra:
@@ -146,7 +146,7 @@ def _missing_choice(error: MissingConfigException, loader: Hydra) -> str:
 
 
 def _missing_key(error: Exception, overrides: list[str], config_name: str, config_dir: str | None) -> str:
-    """Names the key that could not be overridden, and those that stand where it was looked for."""
+    """Names the key that could not be overridden, and the keys that exist in its place."""
     match = re.search(r"Could not (?:override|append to|delete)[^']*'([^']+)'", str(error))
     key = match.group(1) if match else ""
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]

@@ -1,4 +1,4 @@
-"""What a configuration may hold: its keys, their types and ranges. Every default stands in `conf/`."""
+"""The keys of a configuration, their types and ranges. The defaults are in `conf/`."""
 
 import json
 from dataclasses import is_dataclass
@@ -11,7 +11,7 @@ from gan_runner.errors import UserError, did_you_mean
 
 
 class Section(BaseModel):
-    """A group whose keys are known."""
+    """A group of keys, all of them known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,14 +99,14 @@ class Doctor(Section):
 
 
 class Evaluation(Section):
-    """What generated samples are held against."""
+    """How generated samples are compared with real ones."""
 
     extractor: str
     real_samples: PositiveInt | None
 
 
 class Device(Section):
-    """Where it runs; nothing here changes the experiment but for what dropout and batch norm see of a batch."""
+    """Where a run computes. This changes no results, except that dropout and batch norm see each process's part."""
 
     kind: Literal["auto", "cpu", "cuda", "mps", "data_parallel", "ddp"]
     device_ids: list[NonNegativeInt] | None
@@ -129,7 +129,7 @@ class Config(Section):
     regularizer: dict[str, dict[str, Any]]
     optimizer: Optimizer
     metric: dict[str, dict[str, Any]]
-    observer: dict[str, dict[str, Any]] = {}  # runs of earlier versions have no such key
+    observer: dict[str, dict[str, Any]] = {}  # runs of earlier versions lack this key
     evaluation: Evaluation
     trainer: Trainer
     doctor: Doctor | None
@@ -137,10 +137,10 @@ class Config(Section):
 
 
 def validate(kind: Any, value: Any, key: str = "") -> Any:
-    """`value` as the annotation `kind`; what does not fit becomes one sentence that names the key.
+    """`value` as the type `kind`; raises a `UserError` that names the key.
 
-    Strict JSON is the mode of pydantic that knows no tuples but takes no "5" or true for a number either; whole floats
-    pass as integers, so that `trainer.steps=1e5` means what it says.
+    Of pydantic's modes, strict JSON is the one that takes lists for tuples but neither "5" nor true for a number. Whole
+    floats become integers first, so that `trainer.steps=1e5` is allowed.
     """
     has_own_config = isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))
     adapter = TypeAdapter(kind, config=None if has_own_config else ConfigDict(arbitrary_types_allowed=True))
@@ -149,7 +149,7 @@ def validate(kind: Any, value: Any, key: str = "") -> Any:
     except PydanticError as error:
         problem = error.errors()[0]
         path = [key] if key else []
-        for part in problem["loc"]:  # pydantic also puts the branch of a union there, which no user typed
+        for part in problem["loc"]:  # besides keys, pydantic names branches of a union here, which no user typed
             if (isinstance(value, dict | list) and problem["type"] in ("missing", "extra_forbidden")) or _has(
                 value, part
             ):

@@ -1,4 +1,4 @@
-"""What a configuration found in a run directory may name: nothing in such a directory is executed."""
+"""Which classes a configuration from a run directory may name: nothing in such a directory is executed."""
 
 import importlib
 import importlib.util
@@ -8,8 +8,8 @@ from typing import Any
 from gan_runner.config.components import find_targets
 from gan_runner.errors import UserError
 
-# What a configuration found in a run directory may name besides what the user trusts: components, which compute and
-# touch no files but the data's. Any other class of this package could be made to write.
+# Allowed besides what the user trusts: components, which compute, and touch no files but the data's. Other classes of
+# this package could be made to write files.
 PLAIN_MODULES = (
     *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "metrics", "regularizers")),
     "torch.nn",
@@ -18,9 +18,9 @@ PLAIN_MODULES = (
 
 
 def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where: str) -> None:
-    """Refuses a configuration that was not typed by the user if it names anything outside the packages in `trust`.
+    """Refuses a configuration from a run directory if it names a class that is neither a component nor in `trust`.
 
-    Nothing is imported before this has passed: an import alone can run code.
+    Called before anything is imported, because an import alone can run code.
     """
     packages = (*PLAIN_MODULES, *trust)
     for key, target in find_targets(plain).items():
@@ -37,7 +37,7 @@ def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where
 
 
 def _is_module(path: str) -> bool:
-    """Whether `path` names a module; asked parent by parent, so that `gan_runner.train.os` is not taken for one."""
+    """Whether `path` names a module, and not what a module has imported, as `gan_runner.train.os` does."""
     try:
         return importlib.util.find_spec(path) is not None
     except ModuleNotFoundError:

@@ -1,24 +1,7 @@
-"""What a GAN is trained on: each dataset is a class here and a YAML in conf/dataset."""
+"""The datasets: each is a class here and a YAML in conf/dataset."""
 
 from gan_runner.datasets.base import ArrayDataset, DataFacts, Dataset, Distribution, Range
 from gan_runner.datasets.celeba import CelebA
 from gan_runner.datasets.images import Images
 from gan_runner.datasets.mnist import MNIST, StackedMNIST
 from gan_runner.datasets.synthetic import Gaussian1D, GaussianMixture, Grid, Pattern, Ring
-
-__all__ = [
-    "MNIST",
-    "ArrayDataset",
-    "CelebA",
-    "DataFacts",
-    "Dataset",
-    "Distribution",
-    "Gaussian1D",
-    "GaussianMixture",
-    "Grid",
-    "Images",
-    "Pattern",
-    "Range",
-    "Ring",
-    "StackedMNIST",
-]

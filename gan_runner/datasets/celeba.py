@@ -1,4 +1,4 @@
-"""CelebA: 202,599 aligned faces, their official partition and forty attributes (Liu et al. 2015)."""
+"""CelebA: 202,599 aligned faces, with the official partition and forty attributes (Liu et al. 2015)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class CelebA(ArrayDataset):
-    """The faces of one partition (3, height, width), 218×178 before `crop`, labelled 0/1 by an `attribute` if wanted.
+    """The faces of one partition (3, height, width), 218×178 before `crop`; an `attribute` gives labels 0 and 1.
 
-    For `crop` and `size` see `image_files.load`. UserError where a file that is needed is missing or malformed, or
-    where there is no such attribute.
+    For `crop` and `size` see `image_files.load`. Raises `UserError` if a file is missing or malformed, or the attribute
+    does not exist.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CelebA(ArrayDataset):
 
 
 def _locate(root: Path) -> Path:
-    """The folder or zip of images: in `root`, or `root` itself."""
+    """The folder or zip of images, which is in `root` or is `root` itself."""
     for images in (root / "img_align_celeba", root / "img_align_celeba.zip"):
         if images.exists():
             return images
@@ -72,7 +72,7 @@ def _locate(root: Path) -> Path:
 
 
 def _read_list(images: Path, name: str, reason: str) -> list[str]:
-    """The lines of the list of that name, beside the images or among them."""
+    """The lines of the list `name`, which is next to the folder of images or inside it."""
     for file in (images.parent / name, images / name):
         if file.is_file():
             return file.read_text(errors="replace").splitlines()
@@ -80,7 +80,7 @@ def _read_list(images: Path, name: str, reason: str) -> list[str]:
 
 
 def _column(file: str, lines: list[str], column: int, names: list[str], meaning: Mapping[str, T]) -> list[T]:
-    """What the list's `column` says of each image, translated by `meaning`."""
+    """The entry of each image in a column of the list, translated by `meaning`."""
     rows = {row[0]: row for row in map(str.split, lines) if row}
     values = []
     for name in names:

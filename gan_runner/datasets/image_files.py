@@ -1,4 +1,4 @@
-"""Image files of any kind, from a folder or a zip, decoded once into a memory-mapped cache."""
+"""Image files from a folder or a zip, decoded once into a memory-mapped cache."""
 
 import hashlib
 import io
@@ -21,19 +21,19 @@ from torch import Tensor
 from gan_runner.errors import UserError
 from gan_runner.paths import cache_folder
 
-Size = PositiveInt | tuple[PositiveInt, PositiveInt] | None  # a square's side, [height, width], or None: as it is
+Size = PositiveInt | tuple[PositiveInt, PositiveInt] | None  # the side of a square, or [height, width]; None: unchanged
 Crop = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None  # top, bottom, left, right
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-CACHE_FORMAT = 1  # to be raised whenever the same files would be decoded to other pixels
+CACHE_FORMAT = 1  # raise it when `decode` changes the pixels of the same file
 CHUNK = 512  # images decoded between two writes to the cache
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The images below a folder or in a zip. Hidden files, `__MACOSX` and what has no image's extension are left out.
+    """The images in a folder, at any depth, or in a zip; without hidden files, `__MACOSX` and other extensions.
 
-    `stamps` has for each relative name, in sorted order, two numbers that change when the file does.
+    `stamps` has, for each relative name in sorted order, two numbers that change when the file does.
     """
 
     root: Path
@@ -42,7 +42,7 @@ class ImageFiles:
 
     @classmethod
     def find(cls, root: Path) -> "ImageFiles":
-        """UserError where `root` is missing, neither a folder nor a zip, or without images."""
+        """The images in `root`; raises `UserError` if it is not a folder or zip of images."""
         archive = None
         if root.is_dir():
             walk = os.walk(root, followlinks=True)  # clusters assemble datasets from links
@@ -64,7 +64,7 @@ class ImageFiles:
         return cls(root, archive, images)
 
     def read(self, name: str) -> bytes:
-        """The file's content; any exception where it is damaged."""
+        """The file's content; any exception if it is damaged."""
         return self.archive.read(name) if self.archive else (self.root / name).read_bytes()
 
 
@@ -76,21 +76,21 @@ def _is_image(path: PurePosixPath) -> bool:
 def load(
     files: ImageFiles, names: list[str], size: Size, crop: Crop, channels: int
 ) -> tuple[Tensor, list[str], list[str]]:
-    """Decode `names`: the images, uint8 (N, channels, height, width), their names, and those that cannot be decoded.
+    """Decodes `names` into images, uint8 (N, channels, height, width). Also returns their names, and those skipped.
 
-    That is done once: later calls find the result in $GAN_RUNNER_CACHE (by default ~/.cache/gan_runner).
+    They are decoded once: later calls find the result in the cache folder.
 
-    Rows top:bottom and columns left:right are cropped first; then the largest centred part with the proportions of
-    `size` is resized to it. Images are turned as their EXIF data says, and put on white where they are transparent.
-    UserError where fewer than two images can be decoded, or where they differ in size and `size` is None.
+    First `crop` takes rows top:bottom and columns left:right; then the largest centred part with the proportions of
+    `size` is resized to it. Images are rotated by their EXIF data, and transparent ones get a white background. Raises
+    `UserError` if fewer than two images can be decoded, or if they differ in size and `size` is None.
     """
     if crop is not None and not (crop[0] < crop[1] and crop[2] < crop[3]):
         raise UserError(
             f"dataset.crop is {list(crop)}; allowed: [top, bottom, left, right], top < bottom, left < right"
         )
-    steps = (size if size is None or isinstance(size, int) else list(size), crop and list(crop), channels)
+    options = (size if size is None or isinstance(size, int) else list(size), crop and list(crop), channels)
     stamped = [(name, *files.stamps[name]) for name in names]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, str(files.root.resolve()), steps, stamped]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, str(files.root.resolve()), options, stamped]).encode()).hexdigest()
 
     cache = cache_folder()
     pixels, index = cache / f"{key}.pixels", cache / f"{key}.json"
@@ -103,7 +103,7 @@ def load(
                     facts = _decode_into(file, files, names, lambda content: decode(content, size, crop, channels))
                 new_index.write_text(json.dumps(facts))
                 os.replace(new_pixels, pixels)
-                os.replace(new_index, index)  # last: with it, the entry is complete
+                os.replace(new_index, index)  # last, because it marks the entry as complete
         except OSError as error:
             raise UserError(
                 f"the cache of decoded images in '{cache}' cannot be written ({error}); "
@@ -123,14 +123,14 @@ def load(
 def _decode_into(
     target: IO[bytes], files: ImageFiles, names: list[str], decode: Callable[[bytes], np.ndarray]
 ) -> dict[str, list]:
-    """Write the images' bytes to `target` in order; return one image's "shape" and the names "skipped"."""
+    """Writes the images' bytes to `target` in order; returns one image's "shape" and the names "skipped"."""
     from rich.console import Console
     from rich.progress import Progress
 
     def attempt(name: str) -> np.ndarray | str:
         try:
             return decode(files.read(name))
-        except Exception as error:  # there is no end to what Pillow's decoders raise on a broken file
+        except Exception as error:  # on a broken file, Pillow's decoders raise almost anything
             return f"{type(error).__name__}: {error}"
 
     first: tuple[str, tuple[int, ...]] | None = None
@@ -162,11 +162,11 @@ def _decode_into(
 
 
 def decode(content: bytes, size: Size, crop: Crop, channels: int) -> np.ndarray:
-    """One file's image as uint8 (channels, height, width); see `load`. Any exception where that cannot be done."""
+    """One file's image as uint8 (channels, height, width), see `load`; any exception if that fails."""
     from PIL import Image, ImageOps
 
     image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    if image.mode.startswith("I"):  # 16 bits, which Pillow may also hold in 32: keep the upper eight
+    if image.mode.startswith("I"):  # 16 bits, which Pillow may store in 32: keep the upper eight
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

@@ -13,9 +13,9 @@ from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
 class Images(ArrayDataset):
     """The images of a folder or a .zip, as (channels, height, width).
 
-    Where each image lies in some sub-folder, the sub-folders are classes, numbered in the order of their names. For
-    `crop` and `size` see `image_files.load`. Images that cannot be decoded, or are too small for `crop`, are skipped.
-    UserError where that leaves fewer than two, or where `root` is no folder or zip of images.
+    If all images are in sub-folders, these are the classes, numbered in the order of their names. For `crop` and `size`
+    see `image_files.load`. Images that cannot be decoded, or are too small for `crop`, are skipped. Raises `UserError`
+    if fewer than two are left, or if `root` is not a folder or zip of images.
     """
 
     def __init__(self, *, root: Folder, size: Size, crop: Crop, channels: Literal[1, 3], value_range: Range) -> None:
@@ -28,7 +28,7 @@ class Images(ArrayDataset):
 
 
 def _classes(names: list[str]) -> dict[str, str]:
-    """Each image's folder, next below those that all images share; empty where an image has none."""
+    """The class of each image: its folder below those that all images share. Empty if an image has none."""
     shared = len(PurePosixPath(posixpath.commonpath(map(posixpath.dirname, names))).parts)
     folders = {name: PurePosixPath(name).parent.parts[shared:] for name in names}
     return {name: folder[0] for name, folder in folders.items()} if all(folders.values()) else {}

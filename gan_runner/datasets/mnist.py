@@ -25,8 +25,8 @@ FILE_PREFIX = {"train": "train", "test": "t10k"}
 class MNIST(ArrayDataset):
     """Digits or fashion: grey images (1, 28, 28) in ten classes, 60,000 to train and 10,000 to test.
 
-    The IDX files, gzipped or not, lie in `root` or where torchvision puts them; `download` fetches them through
-    torchvision where they are missing. UserError where they are missing, damaged or contradict each other.
+    The IDX files, gzipped or not, are in `root` or where torchvision puts them; if they are missing, `download` fetches
+    them through torchvision. Raises `UserError` if they are missing, damaged or contradict each other.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class MNIST(ArrayDataset):
 
 
 class StackedMNIST(ArrayDataset):
-    """Images (3, 28, 28), each channel a digit of MNIST chosen at random: 1,000 modes, without labels.
+    """Images (3, 28, 28) without labels. Each channel is a random digit of MNIST, which makes 1,000 modes.
 
-    `size` images are composed once, by `data_seed`; held out are 26,000 of test digits, as many as are published to be
-    evaluated. Files and errors are those of `MNIST`. Source: Metz et al., "Unrolled Generative Adversarial Networks"
-    (2017); numbers: Lin et al., "PacGAN" (2018).
+    `size` images are composed once, by `data_seed`. The held-out data are 26,000 images of test digits, the number on
+    which published results are measured. Files and errors are those of `MNIST`. Source: Metz et al., "Unrolled
+    Generative Adversarial Networks" (2017); numbers: Lin et al., "PacGAN" (2018).
     """
 
     classifier = "digits"
@@ -103,22 +103,20 @@ class StackedMNIST(ArrayDataset):
         return len(self._triples)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the digits and of how they are composed."""
         digest = hashlib.sha256(super().fingerprint().encode())
         digest.update(self._triples.cpu().numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> None:
-        """Hold digits and triples on `device`."""
         super().to(device)
         self._triples = self._triples.to(device)
 
-    def _take(self, chosen: Tensor) -> Tensor:
+    def _select(self, chosen: Tensor) -> Tensor:
         return self._data[self._triples[chosen]].squeeze(2)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The bytes of an IDX file, gzipped or not, as uint8 of that many dimensions; UserError where it is damaged.
+    """The content of an IDX file, gzipped or not, as uint8 of so many dimensions; `UserError` if it is damaged.
 
     Source: http://yann.lecun.com/exdb/mnist: 0, 0, 8 (unsigned byte), the number of dimensions, each dimension's size
     as a big-endian 32-bit integer, then the data.
@@ -126,7 +124,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     try:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
-            # Unlike gzip.decompress, this gives what there is of a truncated file, so that the bytes can be counted.
+            # Unlike gzip.decompress, this returns the beginning of a truncated file, so that its bytes can be counted.
             content = zlib.decompressobj(wbits=31).decompress(content)
     except (OSError, zlib.error) as error:
         raise UserError(f"dataset.root: '{path}' cannot be read: {error}") from None
@@ -144,7 +142,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
 
 
 def _find(split: str, *folders: Path) -> dict[str, Path | None]:
-    """The files of a split, images first, by their names; None for those that are in none of the `folders`."""
+    """The files of a split by name, images first; None for a file that is in none of the `folders`."""
     files = {}
     for content in ("images-idx3-ubyte", "labels-idx1-ubyte"):
         name = f"{FILE_PREFIX[split]}-{content}"
@@ -158,7 +156,7 @@ def _download(variant: str, folder: Path, raw: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Fetched aside and moved when complete, so that neither a kill nor a second process leaves half a file.
+        # Moved when complete, so that neither a kill nor a second process leaves half a file.
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             getattr(torchvision.datasets, TORCHVISION_CLASS[variant])(aside, download=True)
             raw.mkdir(parents=True, exist_ok=True)

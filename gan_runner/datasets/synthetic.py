@@ -1,4 +1,4 @@
-"""Data of known form, to see exactly what a generator has learned."""
+"""Data whose distribution is known, so that one can see exactly what a generator has learned."""
 
 import math
 from functools import partial
@@ -16,10 +16,10 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Pattern(Distribution):
-    """Vectors (length,) of high and low values in turn, starting high, each uniform in its range.
+    """Vectors (length,) whose values are high, low, high, …, each uniform in its range.
 
-    Source: T. Rashid, "Make Your First GAN With PyTorch" (2020), the 1010 pattern. UserError unless every low value
-    is below every high one.
+    Source: T. Rashid, "Make Your First GAN With PyTorch" (2020), the 1010 pattern. Raises `UserError` unless every low
+    value is below every high one.
     """
 
     def __init__(self, length: PositiveInt, high: Range, low: Range) -> None:
@@ -37,7 +37,6 @@ class Pattern(Distribution):
         return self._lowest, self._highest
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, None]:
-        """`count` patterns (count, length)."""
         uniform = torch.rand(count, *self.shape, generator=rng)
         return self._lowest + (self._highest - self._lowest) * uniform, None
 
@@ -51,18 +50,17 @@ class Gaussian1D(Distribution):
         self.std = float(std)
 
     def density(self, x: Tensor) -> Tensor:
-        """The probability density at each x, of x's shape."""
+        """The probability density at each x, in the shape of x."""
         return torch.exp(-0.5 * ((x - self.mean) / self.std) ** 2) / (self.std * math.sqrt(2 * math.pi))
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, None]:
-        """`count` numbers (count, 1)."""
         return self.mean + self.std * torch.randn(count, 1, generator=rng), None
 
 
 class GaussianMixture(ArrayDataset):
-    """Points (2,) of a mixture, in equal parts, of the Gaussians N(means[k], std² I); `means` is (K, 2).
+    """Points (2,) from a mixture of the Gaussians N(means[k], std² I) with equal weights; `means` is (K, 2).
 
-    `size` points are drawn once, by `data_seed`, so that the seed of a run does not change its data.
+    `size` points are drawn once, by `data_seed`, so that the run's seed does not change its data.
     """
 
     def __init__(self, means: Tensor, std: float, size: int, data_seed: int) -> None:
@@ -71,13 +69,13 @@ class GaussianMixture(ArrayDataset):
         super().__init__(self.draw(size, rng(data_seed, "points")), held_out=fresh)
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """`count` fresh points (count, 2), with no randomness but `rng`'s."""
+        """`count` new points (count, 2), random by `rng` alone."""
         modes = torch.randint(len(self.means), (count,), generator=rng)
         return self.means[modes] + self.std * torch.randn(count, 2, generator=rng)
 
 
 class Ring(GaussianMixture):
-    """A mixture of so many Gaussians, evenly spaced on a circle about the origin."""
+    """A mixture of Gaussians, evenly spaced on a circle around the origin."""
 
     def __init__(
         self, *, modes: PositiveInt, radius: Positive, std: Positive, size: PositiveInt, data_seed: NonNegativeInt
@@ -87,7 +85,7 @@ class Ring(GaussianMixture):
 
 
 class Grid(GaussianMixture):
-    """A mixture of side × side Gaussians on a square grid about the origin, `spacing` apart."""
+    """A mixture of side × side Gaussians on a square grid around the origin, `spacing` apart."""
 
     def __init__(
         self, *, side: PositiveInt, spacing: Positive, std: Positive, size: PositiveInt, data_seed: NonNegativeInt

@@ -1,4 +1,4 @@
-"""The classifiers that metrics take features from: the network, what its file says of it, and the training."""
+"""Classifiers from which metrics take features: the network, its description, and its training."""
 
 import math
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, Positive
 from torch import Tensor, nn
 
 from gan_runner.config.schema import Section
-from gan_runner.console import Progress, in_short
+from gan_runner.console import Progress, progress_text
 from gan_runner.datasets import ArrayDataset, DataFacts
 from gan_runner.datasets.base import epoch_order
 from gan_runner.randomness import derive, rng
 
-SMALLEST_SIDE = 8  # pixels, of an image that can be classified
+SMALLEST_SIDE = 8  # of an image, in pixels
 _SHOWN_EVERY = 20  # steps
 _TEST_BATCH = 500
 
 
-class About(Section):
-    """What a classifier's file says of it."""
+class ClassifierInfo(Section):
+    """The description of a classifier in its file."""
 
     name: str
     shape: Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=3)]  # (C, H, W) of its images
     classes: PositiveInt
     width: PositiveInt
-    accuracy: float  # the share of test images that it classifies correctly
+    accuracy: float  # on test images
     tested_on: str
     test_images: PositiveInt
     training_images: PositiveInt
@@ -40,8 +40,8 @@ class About(Section):
     seed: int
 
 
-class Training(Section):
-    """How a classifier is trained; each of these also stands in its file."""
+class TrainingSettings(Section):
+    """How a classifier is trained."""
 
     name: str
     seed: NonNegativeInt
@@ -52,10 +52,10 @@ class Training(Section):
     augment: bool
 
 
-class Network(nn.Module):
-    """Convolutions over ever smaller maps, the mean of the last ones as features, and a linear layer to the classes.
+class ClassifierNetwork(nn.Module):
+    """Convolutions over smaller and smaller maps; the mean of the last map as features; a linear layer to the classes.
 
-    Maps are halved at least twice, and until the shorter side is at most 8; channels go from `width` to 4·`width`.
+    Maps are halved at least twice, until the shorter side is at most 8. Channels grow from `width` to 4·`width`.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, width: int) -> None:
@@ -70,7 +70,7 @@ class Network(nn.Module):
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) in [0, 1] -> features (B, 4·width), which are not negative, and logits (B, classes)."""
+        """(B, C, H, W) in [0, 1] -> features (B, 4·width), at least 0, and logits (B, classes)."""
         features = self.blocks(images).mean((2, 3))
         return features, self.head(features)
 
@@ -82,38 +82,40 @@ def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a dataset to train on, and which of which dataset to test on."""
+    """The images to train on, and the dataset and its images to test on."""
 
-    rows: Tensor
+    indices: Tensor
     test: ArrayDataset
-    test_rows: Tensor
+    test_indices: Tensor
     tested_on: str
 
 
 def split(dataset: ArrayDataset, seed: int) -> Split:
-    """Tests on the held-out data where there is any, else on a tenth of the images, which are then not trained on."""
+    """Tests on held-out data. Without any, a tenth of the images are for the test, and not trained on."""
     test = dataset.held_out()
     if isinstance(test, ArrayDataset):
         return Split(torch.arange(len(dataset)), test, torch.arange(len(test)), "held-out data")
     shuffled = torch.randperm(len(dataset), generator=rng(seed, "held out"))
-    test_rows, rows = shuffled.tensor_split([max(1, len(dataset) // 10)])
-    return Split(rows, dataset, test_rows, "a tenth of the training data, kept apart")
+    test_indices, indices = shuffled.tensor_split([max(1, len(dataset) // 10)])
+    return Split(indices, dataset, test_indices, "a tenth of the training data, kept apart")
 
 
-def train_network(dataset: ArrayDataset, rows: Tensor, settings: Training, device: torch.device) -> Network:
-    """A network trained on those `rows` of the dataset: on one machine's CPU, a function of its arguments alone."""
+def train_network(
+    dataset: ArrayDataset, indices: Tensor, settings: TrainingSettings, device: torch.device
+) -> ClassifierNetwork:
+    """Trains on these images of the dataset; on one machine's CPU, the result depends on the arguments alone."""
     torch.manual_seed(derive(settings.seed, "classifier"))
     facts, steps, size = DataFacts.of(dataset), settings.steps, settings.batch_size
-    network = Network(facts.shape, dataset.num_classes, settings.width).to(device)
+    network = ClassifierNetwork(facts.shape, dataset.num_classes, settings.width).to(device)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps + 1)
     progress = Progress("step", steps)
     try:
         for step in range(steps):
-            epoch, position = divmod(step, len(rows) // size)
+            epoch, position = divmod(step, len(indices) // size)
             if position == 0:
-                order = rows[epoch_order(len(rows), settings.seed, epoch)]
+                order = indices[epoch_order(len(indices), settings.seed, epoch)]
             images, labels = dataset[order[position * size : (position + 1) * size]]
             assert labels is not None
             images = facts.in_data_units(images)
@@ -125,29 +127,29 @@ def train_network(dataset: ArrayDataset, rows: Tensor, settings: Training, devic
             optimizer.step()
             schedule.step()
             if (step + 1) % _SHOWN_EVERY == 0:
-                progress.show(step + 1, in_short({"loss/classifier": float(loss.detach())}))
+                progress.show(step + 1, progress_text({"loss/classifier": float(loss.detach())}))
     finally:
         progress.close()
     return network
 
 
-def augmented(images: Tensor, chance: torch.Generator) -> Tensor:
-    """Each of the images (B, C, H, W) turned by up to 0.2 rad, resized by up to 15 % and moved by about a tenth."""
-    angle, size, right, down = torch.rand(4, len(images), generator=chance) * 2 - 1  # (B,) each, in [-1, 1]
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The images (B, C, H, W), each rotated by up to 0.2 rad, resized by up to 15 % and shifted by up to 10 %."""
+    angle, size, right, down = torch.rand(4, len(images), generator=generator) * 2 - 1  # (B,) each, in [-1, 1]
     cos, sin = ((0.2 * angle).cos() * (1 + 0.15 * size)), ((0.2 * angle).sin() * (1 + 0.15 * size))
-    rows = [torch.stack([cos, -sin, 0.2 * right], 1), torch.stack([sin, cos, 0.2 * down], 1)]  # sides are 2 long
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    matrix = [torch.stack([cos, -sin, 0.2 * right], 1), torch.stack([sin, cos, 0.2 * down], 1)]  # sides are 2 long
+    grid = F.affine_grid(torch.stack(matrix, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @torch.no_grad()
-def accuracy(network: Network, dataset: ArrayDataset, rows: Tensor, device: torch.device) -> float:
-    """The share of those `rows` of the dataset that the network classifies correctly."""
+def accuracy(network: ClassifierNetwork, dataset: ArrayDataset, indices: Tensor, device: torch.device) -> float:
+    """The share of these images that the network classifies correctly."""
     network.eval()
     correct = 0
-    for chosen in rows.split(_TEST_BATCH):
+    for chosen in indices.split(_TEST_BATCH):
         images, labels = dataset[chosen]
         assert labels is not None
         _, logits = network(DataFacts.of(dataset).in_data_units(images).to(device))
         correct += int((logits.argmax(1).cpu() == labels).sum())
-    return correct / len(rows)
+    return correct / len(indices)

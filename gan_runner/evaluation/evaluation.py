@@ -1,7 +1,7 @@
-"""How near a generator has come to its data, and beside each figure what a perfect sampler would score.
+"""How close generated samples are to the data: the figures of all metrics, each with a perfect sampler's score.
 
-An evaluation draws its own noise, so that it changes nothing in a training. Features are extracted once, and metrics
-get slices of them; how many samples that takes is known before it begins. A metric that fails is reported, no more.
+An evaluation draws its own noise, so it does not change the training. Features are extracted once, and metrics get
+slices of them. A metric that fails is reported; the others go on.
 """
 
 import math
@@ -17,33 +17,33 @@ from gan_runner.batches import draw_latent
 from gan_runner.config.components import Experiment
 from gan_runner.console import Progress, log_traceback, say
 from gan_runner.datasets import DataFacts, Dataset
-from gan_runner.errors import UserError, did_you_mean, in_one_line
+from gan_runner.errors import UserError, did_you_mean, type_and_message
 from gan_runner.evaluation.extractors import Extract, extract, extract_cached, find_extractor, how_to_make
 from gan_runner.evaluation.reference import ReferenceSamples, read_reference
 from gan_runner.evaluation.report import Figure, Report
 from gan_runner.metrics import Extractor, Goal, Metric, Samples
 from gan_runner.randomness import rng
 
-Generate = Callable[[Tensor, Tensor | None], Tensor]  # latents, labels -> samples in the data's own units, on the CPU
+Generate = Callable[[Tensor, Tensor | None], Tensor]  # z, labels -> samples in the data's own units, on the CPU
 
 _GENERATED_AT_ONCE = 2**22  # numbers in a batch of generated samples
-_COLUMNS = 8  # of each half of the picture of real and generated samples
+_COLUMNS = 8  # in each half of the picture of real and generated samples
 
 
 class Evaluation:
-    """A dataset and the metrics that compare generated samples with it; what concerns real data is computed once.
+    """The metrics of a run, and its dataset; whatever depends on real data alone is computed once.
 
-    Raises `UserError` where a metric cannot be applied to this dataset. Metrics that need an extractor where there is
-    none are left out, with a warning that says how to make one.
+    Raises `UserError` if a metric does not apply to this dataset. If there is no extractor, metrics that need one are
+    left out, with a warning that says how to make one.
     """
 
     def __init__(self, experiment: Experiment, dataset: Dataset, device: torch.device) -> None:
         self.dataset = dataset
         self._config = experiment.config
         self._facts = DataFacts.of(dataset)
-        self._perfect: dict[str, dict[str, float]] = {}  # the figures of held-out data, by metric
+        self._perfect: dict[str, dict[str, float]] = {}  # a perfect sampler's figures, by metric
         self._progress: Progress | None = None
-        self._done = 0  # samples, of which `_progress` knows the total
+        self._done = 0  # samples, for `_progress`
         metrics: dict[str, Metric] = {name: found.build() for name, found in experiment.group("metric").items()}
         for name, metric in metrics.items():
             if reason := metric.why_not_applicable(dataset, self._config.architecture.conditional):
@@ -52,22 +52,22 @@ class Evaluation:
         choice = self._config.evaluation.extractor
         if choice != "auto" or any(metric.needs for metric in metrics.values()):
             self.extractor = find_extractor(choice, dataset, device)
-        self.metrics = _with_their_needs_met(metrics, self.extractor, dataset)
-        _check(self.metrics, self.extractor, self._config.evaluation.real_samples)
+        self.metrics = _measurable(metrics, self.extractor, dataset)
+        _check_metrics(self.metrics, self.extractor, self._config.evaluation.real_samples)
 
     @property
     def goals(self) -> dict[str, Goal | None]:
-        """Every figure that is computed, and which way is better."""
+        """Every figure, and whether small or large is better."""
         return {figure: goal for metric in self.metrics.values() for figure, goal in metric.goals.items()}
 
-    def __call__(self, generate: Generate, seed: int, with_pictures: bool, part_of: Progress | None = None) -> Report:
-        """Measures what `generate` makes of the noise of `seed`; the bar stands below that of `part_of`, if any."""
+    def __call__(self, generate: Generate, seed: int, with_pictures: bool, parent: Progress | None = None) -> Report:
+        """Measures the samples that `generate` makes from the noise of `seed`."""
         report, self._progress, self._done = Report(), None, 0
         if not self.metrics:
             return report
         try:
             counts, to_extract = [metric.samples for metric in self.metrics.values()], self._to_extract()
-            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), part_of=part_of)
+            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), parent=parent)
             generated = self._generate(max(counts), generate, seed)
         except Exception as error:
             report.failures = dict.fromkeys(self.metrics, _warn("nothing could be measured", error))
@@ -83,7 +83,7 @@ class Evaluation:
         return read_reference(self.dataset, self.metrics.values(), self._config.evaluation.real_samples)
 
     def _to_extract(self) -> tuple[int, int, int]:
-        """How many generated, real and held-out samples the extractor has to see; real ones only once."""
+        """How many generated, real and held-out samples still need features."""
         needing, reference = [metric for metric in self.metrics.values() if metric.needs], self._reference
         generated = max((metric.samples for metric in needing), default=0)
         real = max((metric.real_count(len(reference.real)) for metric in needing), default=0)
@@ -96,22 +96,22 @@ class Evaluation:
             self._progress.show(self._done, text)
 
     def _generate(self, count: int, generate: Generate, seed: int) -> Samples:
-        """Generated samples; a conditional generator is asked for the labels of the data."""
+        """Generated samples; a conditional generator gets the labels of real samples."""
         real, labels = self._reference.real, None
         if self._config.architecture.conditional and real.labels is not None:
             labels = real.labels.repeat(-(-count // len(real)))[:count]
-        batch, noise, made = max(1, _GENERATED_AT_ONCE // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
+        batch, noise, batches = max(1, _GENERATED_AT_ONCE // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
         for start in range(0, count, batch):
             z = draw_latent(self._config.architecture.latent, min(batch, count - start), noise)
-            made.append(generate(z, None if labels is None else labels[start : start + batch]))
+            batches.append(generate(z, None if labels is None else labels[start : start + batch]))
             self._advance(len(z), "sampling")
-        return Samples(torch.cat(made), labels)
+        return Samples(torch.cat(batches), labels)
 
-    def _with_features(self, samples: Samples, count: int, how: Extract) -> Samples:
-        """The samples with features of the first `count`; 0: as they are."""
+    def _with_features(self, samples: Samples, count: int, extract: Extract) -> Samples:
+        """The samples, with features of the first `count`."""
         if not count or self.extractor is None:
             return samples
-        return replace(samples, extracted=how(samples[:count].data, self.extractor, self._advance))
+        return replace(samples, extracted=extract(samples[:count].data, self.extractor, self._advance))
 
     def _measure_all(
         self, generated: Samples, to_extract: tuple[int, int, int], report: Report, with_pictures: bool
@@ -130,12 +130,12 @@ class Evaluation:
         if with_pictures and self._facts.is_image:
             try:
                 sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
-                report.pictures["samples"] = pictures.beside(*sides, _COLUMNS)
+                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS)
             except Exception as error:
                 _warn("no picture of real samples beside generated ones", error)
 
     def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
-        """Adds to `report` what the metric says of the generated samples, or why it fails."""
+        """Adds the metric's figures to `report`, or why it failed."""
         reference, extractor = self._reference, self.extractor if metric.needs else None
         samples, real = self._slices(metric, generated, len(reference.real))
         self._advance(0, name)
@@ -168,59 +168,57 @@ class Evaluation:
         return replace(samples, extracted=None), replace(real, extracted=None)
 
     def _perfect_figures(self, name: str, metric: Metric) -> dict[str, float]:
-        """The metric's figures of held-out data in place of generated samples; none where there are too few of them."""
+        """A perfect sampler's figures: those of held-out data. None if there are too few."""
         if name not in self._perfect:
-            held_out, others = self._slices(metric, self._reference.held_out, self._reference.others)
+            held_out, real = self._slices(metric, self._reference.held_out, self._reference.real_for_held_out)
             try:
-                self._perfect[name] = metric.measure(held_out, others, self.dataset)
+                self._perfect[name] = metric.measure(held_out, real, self.dataset)
             except Exception as error:
                 _warn(f"metric {name} cannot tell what a perfect sampler would score", error)
                 self._perfect[name] = {}
         return self._perfect[name]
 
 
-def _with_their_needs_met(
-    metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset
-) -> dict[str, Metric]:
-    """Those of the metrics that get the features or classes they need; the others are named in a warning."""
+def _measurable(metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset) -> dict[str, Metric]:
+    """The metrics that get the features or classes they need; a warning names the others."""
     classes = extractor.classes if extractor is not None else 0
     if classes and dataset.num_classes and classes != dataset.num_classes:
         raise UserError(f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}")
-    met = {None, "features" if extractor is not None else None, "classes" if classes else None}
-    unmet = {name: metric.needs for name, metric in metrics.items() if metric.needs not in met}
-    if unmet:
-        how = how_to_make(dataset, "classes" if set(unmet.values()) == {"classes"} else "features")
-        say(f"warning: left out for want of an extractor: {', '.join(unmet)}; {how}")
-    return {name: metric for name, metric in metrics.items() if name not in unmet}
+    available = {None, "features" if extractor is not None else None, "classes" if classes else None}
+    left_out = {name: metric.needs for name, metric in metrics.items() if metric.needs not in available}
+    if left_out:
+        how = how_to_make(dataset, "classes" if set(left_out.values()) == {"classes"} else "features")
+        say(f"warning: left out for want of an extractor: {', '.join(left_out)}; {how}")
+    return {name: metric for name, metric in metrics.items() if name not in left_out}
 
 
-def _check(metrics: dict[str, Metric], extractor: Extractor | None, limit: int | None) -> None:
-    """UserError where two metrics compute a figure of one name, or a key leaves one too few samples."""
+def _check_metrics(metrics: dict[str, Metric], extractor: Extractor | None, limit: int | None) -> None:
+    """Raises `UserError` if two metrics compute the same figure, or a metric gets too few samples."""
     owners: dict[str, str] = {}
     for name, metric in metrics.items():
         for figure in metric.goals:
             if figure in owners:
                 raise UserError(f"metric.{name}: computes '{figure}', and so does metric.{owners[figure]}")
             owners[figure] = name
-        least = metric.min_samples(extractor.features if extractor is not None else 0)
-        if metric.samples < least:
-            raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {least}")
-        if limit is not None and limit < least and metric.against != "none":
-            raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {least}")
+        needed = metric.min_samples(extractor.features if extractor is not None else 0)
+        if metric.samples < needed:
+            raise UserError(f"metric.{name}.samples is {metric.samples}; allowed: at least {needed}")
+        if limit is not None and limit < needed and metric.against != "none":
+            raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {needed}")
 
 
 def _warn(what: str, error: Exception) -> str:
-    """Says what failed and why, in one line; the traceback goes to the run's log. Returns the reason."""
-    reason = in_one_line(error)
+    """Prints what failed and why, in one line, and logs the traceback. Returns the reason."""
+    reason = type_and_message(error)
     say(f"warning: {what}: {reason}")
     log_traceback(error)
     return reason
 
 
 def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, Goal] | None:
-    """The figure by which the best checkpoint is chosen, and which way is better: the first one unless told.
+    """The figure that chooses the best checkpoint, `wanted` or the first, and whether small or large is better.
 
-    Raises `UserError` where `wanted` is not computed, or has no better or worse.
+    Raises `UserError` if `wanted` is not computed, or if neither small nor large is better.
     """
     goals = {f"metric/{name}": goal for name, goal in evaluation.goals.items() if goal is not None}
     if wanted is None:

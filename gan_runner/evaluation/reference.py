@@ -1,4 +1,4 @@
-"""The real samples of an evaluation, and held-out ones that stand for those of a perfect sampler."""
+"""The real samples of an evaluation, and held-out ones, which a perfect sampler could have drawn."""
 
 from collections.abc import Collection, Sized
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from gan_runner.metrics import LazyImages, Metric, Samples
 
 @dataclass
 class ReferenceSamples:
-    """What generated samples are compared with, and what a perfect sampler would have drawn."""
+    """Real samples to compare generated ones with, and held-out ones in place of a perfect sampler's."""
 
     real: Samples
     held_out: Samples
-    others: int  # held-out samples are compared with so many of the real ones: the first, which are not among them
+    real_for_held_out: int  # held-out samples are compared with this many of the first real ones
     origin: str  # where the held-out samples come from
 
 
 def read_reference(dataset: Dataset, metrics: Collection[Metric], limit: int | None) -> ReferenceSamples:
-    """As many samples as `metrics` want, but at most `limit` real ones (None: all).
+    """As many samples as the metrics need, but at most `limit` real ones (None: all).
 
-    Without held-out data the second half of the real samples stands for them.
+    Without held-out data, the second half of the real samples takes their place.
     """
     most, source = max(metric.samples for metric in metrics), dataset.held_out()
     if source is None:
@@ -35,7 +35,7 @@ def read_reference(dataset: Dataset, metrics: Collection[Metric], limit: int | N
 
 
 def _read(dataset: Dataset, most: int | None, endless: int, seed: int) -> Samples:
-    """Up to `most` samples of a finite dataset (None: all), shuffled by `seed`; `endless` of one without end."""
+    """Up to `most` samples of a finite dataset (None: all), shuffled by `seed`; of a distribution, `endless`."""
     facts = DataFacts.of(dataset)
     if isinstance(dataset, ArrayDataset) and facts.is_image:
         indices = dataset.order(seed, 0)[:most]

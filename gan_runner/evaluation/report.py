@@ -1,4 +1,4 @@
-"""What an evaluation finds: figures with all that they depend on, failures, pictures."""
+"""The result of an evaluation: figures with all that they depend on, failures, pictures."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ class Figure:
     """A number and all that it depends on."""
 
     metric: str
-    value: float  # NaN where the samples leave it undefined
-    perfect: float | None  # the same of held-out data in place of generated samples
+    value: float  # NaN if it is undefined for these samples
+    perfect: float | None  # the same for held-out data in place of generated samples
     goal: Goal | None
     samples: int
     real_samples: int
@@ -26,7 +26,7 @@ class Figure:
 
     @property
     def perfect_sampler(self) -> str:
-        """`perfect` in words, with its N where there were fewer held-out samples than generated ones."""
+        """`perfect` in words, with its N if there were fewer held-out samples than generated ones."""
         if self.perfect is None:
             return ""
         fewer = "" if self.perfect_samples == self.samples else f" at N {self.perfect_samples:,}"
@@ -35,18 +35,18 @@ class Figure:
 
 @dataclass
 class Report:
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)  # the reason in one line, by metric
+    failures: dict[str, str] = field(default_factory=dict)  # by metric, the reason in one line
     pictures: dict[str, Picture] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
-        """The figures as the logger wants them; what is undefined is left out."""
+        """The figures as a row for the logger, without undefined ones."""
         return {f"metric/{name}": f.value for name, f in self.figures.items() if math.isfinite(f.value)}
 
     def to_json(self) -> dict[str, Any]:
-        """The content of evaluation.json; null for what is undefined."""
+        """The content of evaluation.json, with null for undefined figures."""
         figures = {name: {key: _finite(v) for key, v in vars(f).items()} for name, f in self.figures.items()}
         return {"figures": figures, "failures": self.failures}
 

@@ -1,4 +1,4 @@
-"""The doctor: examines both networks at the sampled steps of a run, and keeps account of what it finds in its rows."""
+"""The doctor: examines both networks at the sampled steps of a run, and keeps its findings."""
 
 import itertools
 import math
@@ -13,16 +13,16 @@ from gan_runner.batches import draw_latent
 from gan_runner.health.context import EXAMINED, History, RuleContext
 from gan_runner.health.figures import DataStatistics, TrainingImages, dead_share, recorded_slopes
 from gan_runner.health.rules import FINDINGS, RULES, Finding, diagnose, divergence
-from gan_runner.networks.running import apply, evaluated
+from gan_runner.networks.running import apply, eval_mode
 from gan_runner.randomness import rng
 
-BATCH = 64  # samples that go through a network at once, as in a grid
+BATCH = 64  # samples that go through a network at once
 
 
 class Doctor:
-    """Examines both networks, and knows what was found in the rows of a run, and what of it still holds.
+    """Examines both networks, and knows all findings of a run and which of them still hold.
 
-    A run that goes on begins with the `rows` it has.
+    `rows` are those that a resumed run already has.
     """
 
     def __init__(self, context: RuleContext, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -42,31 +42,31 @@ class Doctor:
         self._images = TrainingImages(context.dataset, config.seed, count, context.limits.copies)
         self._history = History(config.trainer.generator_start, config.trainer.steps)
         for row in rows:
-            self.take(row)
+            self.add(row)
 
     @torch.no_grad()
     def examine(
         self, generate: Callable[[Tensor, Tensor | None], Tensor], generator: nn.Module, discriminator: nn.Module
     ) -> dict[str, float]:
-        """The figures of one examination, to become a part of the step's row.
+        """The figures of one examination, which belong in the step's row.
 
-        `generate` applies `generator` in eval mode. No weight, buffer or random stream is touched.
+        `generate` applies `generator` in eval mode. No weight, buffer or random state changes.
         """
         device = next(discriminator.parameters()).device
-        with evaluated(generator), recorded_slopes(generator) as of_generator:
-            made = [generate(z, labels) for z, labels, _ in self._inputs]
-        with evaluated(discriminator), recorded_slopes(discriminator) as of_discriminator:
-            for fake, (_, labels, real) in zip(made, self._inputs, strict=True):
+        with eval_mode(generator), recorded_slopes(generator) as of_generator:
+            batches = [generate(z, labels) for z, labels, _ in self._inputs]
+        with eval_mode(discriminator), recorded_slopes(discriminator) as of_discriminator:
+            for fake, (_, labels, real) in zip(batches, self._inputs, strict=True):
                 both = torch.cat([real, fake]).to(device)
                 apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
-        samples = torch.cat(made)
+        samples = torch.cat(batches)
         dead = {"generator": dead_share(of_generator), "discriminator": dead_share(of_discriminator)}
         figures = self._data.compare(samples) | {f"dead_units_{name}": share for name, share in dead.items()}
         figures |= self._images.compare(samples)
         return {f"health/{name}": value for name, value in figures.items()}
 
-    def take(self, row: Mapping[str, Any]) -> list[Finding]:
-        """Takes in the next row of the run; returns what is found for the first time, at an examination."""
+    def add(self, row: Mapping[str, Any]) -> list[Finding]:
+        """Adds the next row of the run. If the networks were examined in it, returns the findings that are new."""
         self._history.append(row)
         if EXAMINED not in row:
             return []
@@ -78,13 +78,13 @@ class Doctor:
             explained = name in RULES and any(cause in present for cause in RULES[name].explained_by)
             if name in present:
                 self.findings[name] = replace(known, resolved=None)
-            elif known.resolved is None and not explained:  # where it is explained, nothing says that it is over
+            elif known.resolved is None and not explained:  # explained by another finding, it may still hold
                 self.findings[name] = replace(known, resolved=self.step)
         self.findings |= {finding.name: finding for finding in new}
         return new
 
     def diverged(self, step: int, evidence: str) -> Finding:
-        """Takes in that a number is no longer finite, which no row can tell."""
+        """Adds the finding that a number is no longer finite, which no row shows."""
         self.step = step
         finding = self.findings["divergence"] = divergence(self.context, step, evidence)
         return finding

@@ -13,7 +13,7 @@ from gan_runner.machine.launch import under_torchrun
 
 
 def check_device(device: Device, batch_size: int) -> None:
-    """Refuses a device that this machine does not have, and a batch that the processes cannot share evenly."""
+    """Raises `UserError` if the machine lacks the device, or the processes cannot share the batch evenly."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     have = ", ".join(f"{i}: {torch.cuda.get_device_name(i)}" for i in range(gpus)) or "no CUDA GPU"
     if device.kind == "cuda" and not gpus:
@@ -55,9 +55,9 @@ def process_count(device: Device) -> int:
 
 
 def choose_devices(device: Device, local_rank: int = 0) -> list[torch.device]:
-    """The devices that this process computes on, the networks' own first; only DataParallel has several.
+    """The devices that this process computes on; only DataParallel has several, and the networks are on the first.
 
-    `check_device` has found them to be there. Each process of this machine takes one GPU and makes it the current one.
+    `check_device` has found that they exist. Each process of this machine makes its GPU the current one.
     """
     if device.kind in ("cuda", "auto", "data_parallel", "ddp") and torch.cuda.is_available():
         gpus = [torch.device("cuda", i) for i in device.device_ids or range(torch.cuda.device_count())]
@@ -71,16 +71,16 @@ def choose_devices(device: Device, local_rank: int = 0) -> list[torch.device]:
 
 
 def one_device(device: Device) -> torch.device:
-    """The device of a command that is one process on one device; refuses those that are several."""
+    """The device of a command that is one process on one device; raises `UserError` for several."""
     if device.kind in ("data_parallel", "ddp"):
         raise UserError(f"device={device.kind}: this command is one process on one device; use auto, cpu, cuda or mps")
     check_device(device, batch_size=1)
-    torch.backends.cudnn.deterministic = True  # transposed convolutions are not by themselves
+    torch.backends.cudnn.deterministic = True  # by default, transposed convolutions are not
     return choose_devices(device)[0]
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory in use so far, in bytes: the GPU's if `device` is one, else the process's."""
+    """The most memory used so far, in bytes: of the GPU if `device` is one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,8 +1,8 @@
 """Starting the processes of `device=ddp` on one machine, as torchrun would.
 
-Torch's own launchers do less for us (tried with torch 2.14). `elastic_launch` raises at SIGTERM without the workers'
-exit statuses, waits for 30 s and kills what is still saving. `torch.distributed.elastic.multiprocessing` would replace
-only `_wait` below, prints tracebacks of its own, and ends the workers of a killed parent on Linux alone, by a SIGINT.
+Torch's own launchers did not fit (tried with torch 2.14). At SIGTERM, `elastic_launch` loses the exit statuses of the
+workers, and kills after 30 s what is still saving. `torch.distributed.elastic.multiprocessing` would replace only
+`_wait`, prints tracebacks of its own, and ends the workers of a killed parent only on Linux, by SIGINT.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ import torch
 
 from gan_runner.machine.signals import on_stop_signal
 
-GRACE = 10.0  # seconds that the others have to end by themselves after one process has failed
+GRACE = 10.0  # seconds: after one process has failed, the others are killed if they still run
 
 
 def under_torchrun() -> bool:
@@ -27,19 +27,19 @@ def under_torchrun() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -> int:
-    """Runs `work(*arguments)` in so many processes; returns the exit status of rank 0, or 1 if a process was killed.
+def launch(processes: int, function: Callable[..., int], arguments: Sequence[Any]) -> int:
+    """Runs `function(*arguments)` in so many processes. Returns rank 0's exit status, or 1 if a process was killed.
 
-    SIGTERM and SIGINT reach the processes as SIGTERM, a second one as SIGKILL. If one fails, the others are ended.
+    A SIGTERM or SIGINT is passed to the processes as SIGTERM, a second one as SIGKILL. If one fails, the others end.
     """
-    workers = _start(processes, work, arguments)
-    asked = False
+    workers = _start(processes, function, arguments)
+    signalled = False
 
     def pass_on() -> None:
-        nonlocal asked
-        for worker in reversed(workers):  # rank 0 last: others may stop with it before they are told, and it ends last
-            worker.kill() if asked else worker.terminate()
-        asked = True
+        nonlocal signalled
+        for worker in reversed(workers):  # rank 0 last: the others stop when it stops, so they must know before
+            worker.kill() if signalled else worker.terminate()
+        signalled = True
 
     with on_stop_signal(pass_on, once=False):
         _wait(workers)
@@ -47,7 +47,7 @@ def launch(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
     return 1 if min(statuses) < 0 else statuses[0] or max(statuses)
 
 
-def _start(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -> list[BaseProcess]:
+def _start(processes: int, function: Callable[..., int], arguments: Sequence[Any]) -> list[BaseProcess]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,13 +57,13 @@ def _start(processes: int, work: Callable[..., int], arguments: Sequence[Any]) -
     workers: list[BaseProcess] = []
     for rank in map(str, range(processes)):
         environment = world | {"RANK": rank, "LOCAL_RANK": rank}
-        workers.append(context.Process(target=_worker, args=(environment, work, arguments)))
+        workers.append(context.Process(target=_worker, args=(environment, function, arguments)))
         workers[-1].start()
     return workers
 
 
 def _wait(workers: Sequence[BaseProcess]) -> None:
-    """Returns when all have ended; kills those that outlive a failed one by `GRACE` seconds."""
+    """Waits until all have ended; kills those that still run `GRACE` seconds after one has failed."""
     alive, timeout = list(workers), None
     while alive:
         if not multiprocessing.connection.wait([worker.sentinel for worker in alive], timeout):
@@ -71,19 +71,19 @@ def _wait(workers: Sequence[BaseProcess]) -> None:
                 worker.kill()
         alive = [worker for worker in alive if worker.is_alive()]
         if any(worker.exitcode is not None and (worker.exitcode < 0 or worker.exitcode == 1) for worker in workers):
-            timeout = GRACE  # most notice it by themselves, and rank 0 writes down what happened
+            timeout = GRACE  # most notice the failure themselves, and rank 0 records it
 
 
-def _worker(environment: dict[str, str], work: Callable[..., int], arguments: Sequence[Any]) -> None:
+def _worker(environment: dict[str, str], function: Callable[..., int], arguments: Sequence[Any]) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(environment["WORLD_SIZE"])))  # share the cores out
-    raise SystemExit(work(*arguments))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(environment["WORLD_SIZE"])))  # share the cores
+    raise SystemExit(function(*arguments))
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, so that a killed parent leaves no worker behind."""
+    """Ends this process when its parent has ended, so that a killed parent leaves no worker behind."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

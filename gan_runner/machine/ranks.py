@@ -1,7 +1,7 @@
-"""The processes that share a run, and what they say to each other. One process takes the same path as many.
+"""The processes that share a run, and how they communicate. A single process takes the same path as many.
 
-Networks stay plain modules: the processes average the gradients in one all-reduce before each optimizer step, as
-StyleGAN does. Unlike DistributedDataParallel this works with gradient penalties and their double backward.
+Networks stay plain modules. Before each optimizer step, the processes average the gradients in one all-reduce, as
+StyleGAN does. Unlike DistributedDataParallel, this works with gradient penalties and their double backward.
 """
 
 import importlib
@@ -19,9 +19,9 @@ from gan_runner.errors import UserError
 from gan_runner.machine.devices import choose_devices
 from gan_runner.machine.launch import under_torchrun
 
-# How long a collective waits for the other processes, which all take the same step: a process that hangs for longer is
-# an error. What rank 0 does alone may take longer than that and is waited for without a limit (Gloo has no "never").
-# If rank 0 dies, Gloo notices at once, because the connections are closed.
+# How long a collective waits for the other processes. All take the same step, so one that takes longer hangs. Rank 0
+# alone may have more to do; the others wait for that without a limit (Gloo has no "never"). If rank 0 dies, Gloo
+# notices at once, because its connections close.
 STEP_LIMIT = timedelta(minutes=30)
 NO_LIMIT = timedelta(days=365)
 
@@ -36,15 +36,15 @@ class Ranks:
         self.size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
         self.devices = [torch.device("cpu")]
         if self.size > 1:
-            # The default arguments in this module are the process group that exists when it is first imported, by
-            # torch._dynamo for instance. They would keep that group alive after `leave`, and with it Gloo's threads,
-            # which abort the process if it ends before them.
+            # This module takes the process group that exists at its first import as default arguments. Imported later
+            # (torch._dynamo does so), it would keep our group and Gloo's threads alive after `leave`, and threads that
+            # outlive the process abort it.
             importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_LIMIT)
             self._patient_group: Any = dist.new_group(backend="gloo", timeout=NO_LIMIT)
 
     def place(self, device: Device) -> None:
-        """Takes this process's devices; `check_device` has found them to be there."""
+        """Chooses this process's devices; `check_device` has found that they exist."""
         self.devices = choose_devices(device, int(os.environ["LOCAL_RANK"]) if under_torchrun() else 0)
 
     @property
@@ -63,7 +63,7 @@ class Ranks:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def seed(self, seed: int) -> None:
-        """Seeds what is random inside a network (dropout) on this process's devices."""
+        """Seeds what networks draw themselves (dropout) on this process's devices."""
         torch.default_generator.manual_seed(seed)  # 75 times faster than torch.manual_seed, which seeds every device
         if self.device.type == "cuda":
             torch.cuda.manual_seed_all(seed) if len(self.devices) > 1 else torch.cuda.manual_seed(seed)
@@ -90,29 +90,29 @@ class Ranks:
         """Whether `flag` is true in any process."""
         return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag))) > 0)
 
-    def main_alone(self, work: Callable[..., T], *arguments: Any) -> T | None:
-        """What `work` returns on rank 0, None on the others, which wait for it. Its `UserError` is raised on all."""
+    def main_alone(self, function: Callable[..., T], *arguments: Any) -> T | None:
+        """Calls `function` on rank 0 while the others wait, and return None. A `UserError` is raised on all."""
         outcome, refusal = None, None
         if self.is_main:
             try:
-                outcome = work(*arguments)
+                outcome = function(*arguments)
             except UserError as error:
                 refusal = str(error)
         if (refusal := self._from_main(refusal)) is not None:
             raise UserError(refusal)
         return outcome
 
-    def on_main(self, work: Callable[..., T], *arguments: Any) -> T:
-        """What `work` returns on rank 0, on all processes."""
-        return self._from_main(self.main_alone(work, *arguments))
+    def on_main(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls `function` on rank 0 and returns its result on all processes."""
+        return self._from_main(self.main_alone(function, *arguments))
 
-    def main_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on each process; rank 0 goes first, so that the others find its files."""
-        mine = self.main_alone(work)
-        return mine if self.is_main else work()  # type: ignore[return-value]
+    def main_first(self, function: Callable[[], T]) -> T:
+        """Calls `function` on each process: on rank 0 first, so that the others find the files it makes."""
+        mine = self.main_alone(function)
+        return mine if self.is_main else function()  # type: ignore[return-value]
 
     def wait_for_main(self) -> None:
-        """Waits for rank 0 to call this too, however long that takes; all call it after what rank 0 does alone."""
+        """Waits, however long, until rank 0 calls this too. All processes call it after rank 0 has worked alone."""
         self._from_main(None)
 
     def _from_main(self, value: Any) -> Any:
@@ -125,5 +125,5 @@ class Ranks:
     def leave(self) -> None:
         """Destroys the process group."""
         if self.size > 1:
-            del self._patient_group  # Gloo's threads would live as long as it
+            del self._patient_group  # it would keep Gloo's threads alive
             dist.destroy_process_group()

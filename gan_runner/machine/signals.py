@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what asks a run to stop."""
+"""SIGTERM and SIGINT, which ask a run to stop."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,22 +8,22 @@ from typing import Any
 
 @contextmanager
 def on_stop_signal(handler: Callable[[], None], *, once: bool) -> Iterator[None]:
-    """Calls `handler` at SIGTERM and SIGINT until the block ends; if `once`, a second one has its usual effect.
+    """Calls `handler` at SIGTERM or SIGINT until the block ends. If `once`, a second signal has its usual effect.
 
-    If not `once`, each one calls it, and those that come after the block are ignored: the process is about to end, and
-    its exit status is to say how. A SIGINT that was ignored before stays so: in a background job of a shell, and in a
-    worker, whose parent passes it on.
+    If not `once`, each signal calls it. Signals after the block are then ignored if one came inside it: the process is
+    about to end with the right exit status. A SIGINT that was already ignored stays so, as in a shell's background job
+    and in a worker, whose parent passes it on.
     """
     previous: dict[int, Any] = {}
-    came = False
+    received = False
 
     def restore() -> None:
         for number, before in previous.items():
             signal.signal(number, before)
 
     def handle(*_: Any) -> None:
-        nonlocal came
-        came = True
+        nonlocal received
+        received = True
         if once:
             restore()
         handler()
@@ -34,6 +34,6 @@ def on_stop_signal(handler: Callable[[], None], *, once: bool) -> Iterator[None]
     try:
         yield
     finally:
-        if came and not once:
+        if received and not once:
             previous = dict.fromkeys(previous, signal.SIG_IGN)
         restore()

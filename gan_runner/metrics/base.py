@@ -1,4 +1,4 @@
-"""What a metric is, and the samples that it compares."""
+"""The base class of metrics, and the samples that they compare."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from torch import Tensor
 from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 
 Goal = Literal["min", "max"]
-Goals = Mapping[str, Goal | None]  # by figure; None: neither way is better
-Need = Literal["features", "classes"]  # of an extractor
+Goals = Mapping[str, Goal | None]  # by figure; None: neither is better
+Need = Literal["features", "classes"]  # from an extractor
 Extracted = tuple[Tensor, Tensor | None]  # features (N, F) float32, and predicted classes (N,) int64 or None
 
 
@@ -22,17 +22,17 @@ class Extractor(Protocol):
 
     name: str  # "digits", "inception"
     hash: str  # SHA-256 (hex) of its weights
-    features: int  # how many it finds in an image
-    classes: int  # how many it tells apart, 0: none
+    features: int  # the length of a feature vector
+    classes: int  # how many classes it knows, 0: none
 
     def __call__(self, images: Tensor) -> Extracted:
-        """What is in images (N, C, H, W) in [0, 1], on the CPU like the result."""
+        """Features and classes of images (N, C, H, W) in [0, 1]; all are on the CPU."""
 
 
 class LazyImages:
-    """Images that stay in their dataset until they are asked for: what metrics use of a tensor (N, C, H, W) in [0, 1].
+    """Images that are read from their dataset when indexed, because all of them may not fit into memory.
 
-    There may be more of them than fit into memory.
+    Metrics use them like a tensor (N, C, H, W) in [0, 1].
     """
 
     def __init__(self, dataset: ArrayDataset, indices: Tensor) -> None:
@@ -54,14 +54,14 @@ class LazyImages:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples, generated or real. ValueError where a value of a tensor is not finite."""
+    """Generated or real samples; raises `ValueError` if a value is not finite."""
 
     data: Tensor | LazyImages  # (N, *shape) float32 on the CPU, in the data's own units: [0, 1] for images
-    labels: Tensor | None = None  # (N,) int64: what was asked of the generator, or what the data says
-    extracted: Extracted | None = None  # what an extractor finds in them, where a metric `needs` it
+    labels: Tensor | None = None  # (N,) int64: asked of the generator, or of the data
+    extracted: Extracted | None = None  # if a metric `needs` it
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, LazyImages) or self.data.sum().isfinite():  # the sum is not where any value is not
+        if isinstance(self.data, LazyImages) or self.data.sum().isfinite():  # the sum is finite only if all values are
             return
         if broken := int((~self.data.isfinite()).flatten(1).any(dim=1).sum()):
             raise ValueError(f"{broken} of {len(self)} samples are not finite")
@@ -70,7 +70,6 @@ class Samples:
         return len(self.data)
 
     def __getitem__(self, chosen: slice) -> "Samples":
-        """A part of them."""
         data = self.data.part(chosen) if isinstance(self.data, LazyImages) else self.data[chosen]
         labels = None if self.labels is None else self.labels[chosen]
         if self.extracted is None:
@@ -92,17 +91,19 @@ class Samples:
 
     @property
     def predicted(self) -> Tensor:
-        """(N,) int64: the class that the extractor sees."""
+        """(N,) int64: the classes that the extractor predicts."""
         if self.extracted is None or self.extracted[1] is None:
             raise ValueError("these samples have no classes; a metric gets them where its `needs` says so")
         return self.extracted[1]
 
 
 class Metric(ABC):
-    """One measure; its `__init__` takes the keys of its YAML. `samples` is how many generated samples it gets."""
+    """A metric; its `__init__` takes the keys of its YAML. `samples` is how many generated samples it gets."""
 
     needs: ClassVar[Need | None] = None
-    against: ClassVar[Literal["all", "as many", "none"]] = "all"  # real samples; none: it knows the truth
+    against: ClassVar[Literal["all", "as many", "none"]] = (
+        "all"  # which real samples it gets; none: it knows the true distribution
+    )
 
     def __init__(self, samples: PositiveInt) -> None:
         self.samples = samples
@@ -110,37 +111,37 @@ class Metric(ABC):
     @property
     @abstractmethod
     def goals(self) -> Goals:
-        """The figures that it returns, the main one first, and which way is better: a class attribute."""
+        """Its figures, the main one first, and whether small or large is better: a class attribute."""
 
     def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
-        """Why it cannot measure a generator of this dataset, as the end of a sentence; None: it can."""
+        """Why it cannot measure a generator of this dataset, as the end of a sentence, or None."""
         if self.needs and len(dataset.shape) != 3:
             return f"looks at images, and those of {type(dataset).__name__} are none"
         return None
 
     def min_samples(self, features: int) -> int:
-        """The fewest samples, generated and real, that it works with, where the extractor finds so many features."""
+        """How many generated and real samples it needs, if the extractor's feature vectors have this length."""
         return 1
 
     def real_count(self, available: int) -> int:
-        """How many of the available real samples it gets."""
+        """How many of the available real samples it gets, by `against`."""
         return {"all": available, "as many": min(self.samples, available), "none": 0}[self.against]
 
-    def require_enough(self, made: Samples, real: Samples) -> None:
-        """ValueError where there are fewer than `min_samples`."""
-        least = self.min_samples(made.features.shape[1] if self.needs == "features" else 0)
-        if min(len(made), len(real)) < least:
+    def require_enough(self, fake: Samples, real: Samples) -> None:
+        """Raises `ValueError` if there are fewer than `min_samples`."""
+        needed = self.min_samples(fake.features.shape[1] if self.needs == "features" else 0)
+        if min(len(fake), len(real)) < needed:
             raise ValueError(
-                f"needs at least {least} samples; there are {len(made)} generated and {len(real)} real ones"
+                f"needs at least {needed} samples; there are {len(fake)} generated and {len(real)} real ones"
             )
 
     @abstractmethod
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """The figures named in `goals`, of generated samples against real ones (the training data, or a part of it).
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """The figures named in `goals`, from generated samples and real ones (all or some of the training data).
 
-        ValueError where the samples are too few.
+        Raises `ValueError` if there are too few samples.
         """
 
-    def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray | None:
+    def picture(self, fake: Samples, real: Samples, dataset: Dataset) -> np.ndarray | None:
         """A picture (H, W, 3) uint8 that shows what the figures say, or None."""
         return None

@@ -16,22 +16,22 @@ class FID(Metric):
     needs = "features"
 
     def min_samples(self, features: int) -> int:
-        """With fewer a covariance would be singular, and the distance far too large."""
+        """With fewer, a covariance would be singular and the distance far too large."""
         return features + 1
 
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-        self.require_enough(made, real)
-        statistics = [fid_features_to_statistics(samples.features.double()) for samples in (made, real)]
+        self.require_enough(fake, real)
+        statistics = [fid_features_to_statistics(samples.features.double()) for samples in (fake, real)]
         return {"fid": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]}
 
 
 class KID(Metric):
     """The squared maximum mean discrepancy of features under the kernel (x·y / F + 1)³ (Bińkowski et al. 2018).
 
-    Its unbiased estimate, which falls below 0 by chance, is the mean over `subsets` random pairs of subsets of
-    `subset_size`; the subsets are the same at each evaluation.
+    The estimate is unbiased, so it can be below 0. It is the mean over `subsets` random pairs of subsets of
+    `subset_size`, which are the same at each evaluation.
     """
 
     goals: ClassVar[Goals] = {"kid": "min"}
@@ -44,15 +44,14 @@ class KID(Metric):
         self.subsets, self.subset_size = subsets, subset_size
 
     def min_samples(self, features: int) -> int:
-        """One subset."""
         return self.subset_size
 
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-        self.require_enough(made, real)
+        self.require_enough(fake, real)
         result = kid_features_to_metric(
-            made.features.double(),
+            fake.features.double(),
             real.features.double(),
             kid_subsets=self.subsets,
             kid_subset_size=self.subset_size,

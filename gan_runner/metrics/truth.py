@@ -13,7 +13,7 @@ from gan_runner.metrics.base import Goals, Metric, Samples
 
 
 class PatternError(Metric):
-    """Of the values of generated patterns: the share outside their range, and the mean distance of all to it."""
+    """The share of values outside their range in generated patterns, and the mean distance of all values to it."""
 
     goals: ClassVar[Goals] = {"pattern_error": "min", "pattern_distance": "min"}
     against = "none"
@@ -23,14 +23,14 @@ class PatternError(Metric):
             return f"measures patterns, and {type(dataset).__name__} is not one of them"
         return None
 
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         assert isinstance(dataset, Pattern)
-        error, distance = pattern_error(made.values, *dataset.bounds())
+        error, distance = pattern_error(fake.values, *dataset.bounds())
         return {"pattern_error": error, "pattern_distance": distance}
 
 
 class JensenShannon(Metric):
-    """The Jensen-Shannon divergence in nats, 0 to ln 2, of a histogram of generated numbers and the true density."""
+    """The Jensen-Shannon divergence (nats, 0 to ln 2) between a histogram of generated numbers and the true density."""
 
     goals: ClassVar[Goals] = {"jsd": "min"}
     against = "none"
@@ -44,24 +44,24 @@ class JensenShannon(Metric):
             return f"needs a known density of one number, and {type(dataset).__name__} has none"
         return None
 
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """On bins that reach to 6 standard deviations, and two for all that lies beyond."""
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+        """Bins reach to 6 standard deviations; two more are for all that is beyond."""
         assert isinstance(dataset, Gaussian1D)
         reach = 6 * dataset.std
         edges = torch.linspace(dataset.mean - reach, dataset.mean + reach, self.bins + 1, dtype=torch.float64)
-        return {"jsd": jensen_shannon(*masses(made.values.flatten(), dataset, edges))}
+        return {"jsd": jensen_shannon(*masses(fake.values.flatten(), dataset, edges))}
 
 
 class ModeCoverage(Metric):
-    """How many modes of a mixture of Gaussians the generator has, how well, how evenly and how widely.
+    """How many modes of a mixture of Gaussians are generated, and how precisely, evenly and widely.
 
-    A sample is of high quality within `radius` standard deviations of the nearest mean, and a mode counts with at least
-    one such sample (Lin et al., "PacGAN", 2018). `reverse_kl` is KL(generated ‖ uniform) in nats of all samples, each
-    in its nearest mode (the code of PacGAN leaves those of low quality out).
+    A sample has high quality if it is within `radius` standard deviations of the nearest mean, and a mode counts if it
+    has such a sample (Lin et al., "PacGAN", 2018). `reverse_kl` is KL(generated ‖ uniform) in nats, where each sample
+    belongs to its nearest mode (the code of PacGAN leaves out those of low quality).
 
-    `spread` is the standard deviation per axis of the high-quality samples of a mode, about their own mean, over that
-    of the true Gaussian cut at the same radius: 1 is right, 0 a point. It is the mean over the modes with two such
-    samples at least, `spread_min` and `spread_max` are the extremes; all are 0 where there is no such mode.
+    `spread` is the standard deviation per axis of a mode's high-quality samples about their own mean, divided by that
+    of the true Gaussian cut at the same radius: 1 is right, 0 is a point. It is the mean over the modes with at least
+    two such samples; `spread_min` and `spread_max` are the extremes. All are 0 if there is no such mode.
     """
 
     goals: ClassVar[Goals] = {
@@ -83,10 +83,10 @@ class ModeCoverage(Metric):
             return f"counts the modes of a mixture of Gaussians, and {type(dataset).__name__} is none"
         return None
 
-    def measure(self, made: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
+    def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         assert isinstance(dataset, GaussianMixture)
-        mode, good = self._assign(made.values, dataset)
-        points, means = made.values.double(), len(dataset.means)
+        mode, good = self._assign(fake.values, dataset)
+        points, means = fake.values.double(), len(dataset.means)
         own = [points[good & (mode == k)] for k in range(means)]  # the high-quality samples of each mode
         whole = dataset.std * truncated_std(self.radius, points.shape[1])
         spreads = [float(x.var(dim=0).mean().sqrt()) / whole for x in own if len(x) > 1] or [0.0]
@@ -99,14 +99,14 @@ class ModeCoverage(Metric):
             "spread_max": max(spreads),
         }
 
-    def picture(self, made: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
-        """The samples, and a circle of `radius` standard deviations about each mean."""
+    def picture(self, fake: Samples, real: Samples, dataset: Dataset) -> np.ndarray:
+        """The samples, and a circle of `radius` standard deviations around each mean."""
         assert isinstance(dataset, GaussianMixture)
-        _, good = self._assign(made.values, dataset)
-        return pictures.modes(made.values.numpy(), good.numpy(), dataset.means.numpy(), self.radius * dataset.std)
+        _, good = self._assign(fake.values, dataset)
+        return pictures.modes(fake.values.numpy(), good.numpy(), dataset.means.numpy(), self.radius * dataset.std)
 
     def _assign(self, points: Tensor, dataset: GaussianMixture) -> tuple[Tensor, Tensor]:
-        """The nearest mode of each point (N,), and whether it is near enough (N,)."""
+        """The nearest mode of each point (N,), and whether it is within the radius (N,)."""
         distance, mode = torch.cdist(points.double(), dataset.means.double()).min(dim=1)
         return mode, distance <= self.radius * dataset.std
 
@@ -121,9 +121,9 @@ def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, fl
 
 
 def masses(numbers: Tensor, dataset: Gaussian1D, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of the data, and of `numbers` (N,), lies in each bin: (K + 2,) each, float64, of sum 1.
+    """The shares of the data, and of `numbers` (N,), in each bin: (K + 2,) each, float64.
 
-    Bins are between the `edges` (K + 1,), which increase; the first and the last are what lies below and above.
+    Bins are between the rising `edges` (K + 1,); the first and the last bin are for what is below and above.
     """
     standard = (edges.double() - dataset.mean) / dataset.std
     below = torch.cat([torch.zeros(1), torch.special.ndtr(standard), torch.ones(1)])
@@ -132,13 +132,13 @@ def masses(numbers: Tensor, dataset: Gaussian1D, edges: Tensor) -> tuple[Tensor,
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> float:
-    """JSD(p‖q) in nats of two distributions over the same bins (K,), each of sum 1; between 0 and ln 2."""
-    terms = [torch.xlogy(a, 2 * a / (p + q)).nan_to_num() for a in (p, q)]  # 0 where both are 0
+    """JSD(p‖q) in nats, between 0 and ln 2, of two distributions (K,) over the same bins."""
+    terms = [torch.xlogy(a, 2 * a / (p + q)).nan_to_num() for a in (p, q)]  # 0 if both are 0
     return float((terms[0] + terms[1]).sum() / 2)
 
 
 def truncated_std(radius: float, dimensions: int) -> float:
-    """The standard deviation per axis of a standard normal of so many dimensions, cut to a ball: 0.9744 for 3 and 2.
+    """The standard deviation per axis of a standard normal distribution cut to a ball: 0.9744 for radius 3 in 2-D.
 
     |x|² is χ² with D degrees of freedom, and E[|x|²; |x| ≤ r] = D·P(χ²(D + 2) ≤ r²).
     """
@@ -148,7 +148,7 @@ def truncated_std(radius: float, dimensions: int) -> float:
 
 
 def kl(p: Tensor, q: Tensor) -> float:
-    """KL(p ‖ q) in nats of two histograms (K,) of any totals; infinite where q is 0 and p is not."""
+    """KL(p ‖ q) in nats of two histograms (K,) with any totals; infinite if some q is 0 and its p is not."""
     p, q = p.double() / p.sum(), q.double() / q.sum()
     some = p > 0
     return float((p[some] * (p[some] / q[some]).log()).sum())

@@ -1,6 +1,6 @@
-"""Convolutional networks given layer by layer.
+"""Convolutional networks, specified layer by layer.
 
-Conditioning concatenates the one-hot label to the noise, and as constant maps to the image's channels.
+Conditioning concatenates the one-hot label to the noise, and, as constant maps, to the channels of the image.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gan_runner.networks.layers import (
     GeneratorOutput,
     LayerStyle,
     Normalization,
-    Place,
+    NormalizationPlace,
     ValueRange,
     concatenate_labels,
     image_shape,
@@ -34,7 +34,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Convolution(Window):
-    """A hidden convolution; `normalized`: whether the network's `batch` or `layer` normalization applies to it."""
+    """A hidden convolution; if `normalized`, the network's batch or layer normalization follows it."""
 
     channels: PositiveInt
     normalized: bool
@@ -42,8 +42,8 @@ class Convolution(Window):
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class Seed:
-    """The feature map from which an image grows."""
+class FirstMap:
+    """The first feature map of a generator; the key `seed`."""
 
     channels: PositiveInt
     height: PositiveInt
@@ -54,7 +54,7 @@ class Seed:
 class ConvGenerator(nn.Module):
     """A linear layer to the seed, then the transposed convolutions `layers` and `last_layer`, then `output`.
 
-    UserError if the image that results has not the size of the data's.
+    Raises `UserError` if they make images of another size than the data's.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class ConvGenerator(nn.Module):
         num_classes: int,
         value_range: ValueRange,
         *,
-        seed: Seed,
+        seed: FirstMap,
         layers: list[Convolution],
         last_layer: Window,
         activation: Activation,
         negative_slope: NonNegativeFloat,
         normalization: Normalization,
-        normalize: Place,
+        normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[GeneratorOutput],
     ) -> None:
@@ -89,17 +89,17 @@ class ConvGenerator(nn.Module):
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
         channels = seed.channels
         modules = [
-            style.weighted(nn.Linear(latent_dim + num_classes, channels * seed.height * seed.width)),
+            style.normalize_weights(nn.Linear(latent_dim + num_classes, channels * seed.height * seed.width)),
             nn.Unflatten(1, (channels, seed.height, seed.width)),
             *style.after_hidden(channels, seed.normalized),
         ]
         for layer in layers:
             convolution = nn.ConvTranspose2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
             channels = layer.channels
-            modules += [style.weighted(convolution), *style.after_hidden(channels, layer.normalized)]
+            modules += [style.normalize_weights(convolution), *style.after_hidden(channels, layer.normalized)]
         last = nn.ConvTranspose2d(channels, image_channels, last_layer.kernel, last_layer.stride, last_layer.padding)
         self.layers = nn.Sequential(
-            *modules, style.weighted(last), *style.after_last(output, image_channels, value_range)
+            *modules, style.normalize_weights(last), *style.after_last(output, image_channels, value_range)
         )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -108,9 +108,9 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """The convolutions `layers`, then a linear layer from all that remains to one logit.
+    """The convolutions `layers`, then a linear layer to one logit.
 
-    UserError if the data are too small for the layers.
+    Raises `UserError` if the data are too small for the layers.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ConvDiscriminator(nn.Module):
         activation: Activation,
         negative_slope: NonNegativeFloat,
         normalization: Normalization,
-        normalize: Place,
+        normalize: NormalizationPlace,
         dropout: DropoutRate,
     ) -> None:
         super().__init__()
@@ -134,14 +134,16 @@ class ConvDiscriminator(nn.Module):
         for i, layer in enumerate(layers):
             convolution = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
             channels = layer.channels
-            modules += [style.weighted(convolution), *style.after_hidden(channels, layer.normalized)]
+            modules += [style.normalize_weights(convolution), *style.after_hidden(channels, layer.normalized)]
             size = [(s + 2 * layer.padding - layer.kernel) // layer.stride + 1 for s in size]
             if min(size) < 1:
                 raise UserError(
                     f"architecture.discriminator.layers.{i}: its kernel of {layer.kernel} is larger than what is left "
                     f"there of the dataset's images of {shape[1]}×{shape[2]}"
                 )
-        self.layers = nn.Sequential(*modules, nn.Flatten(), style.weighted(nn.Linear(channels * size[0] * size[1], 1)))
+        self.layers = nn.Sequential(
+            *modules, nn.Flatten(), style.normalize_weights(nn.Linear(channels * size[0] * size[1], 1))
+        )
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B,) -> logits (B,)."""

@@ -1,6 +1,6 @@
-"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for sides of 16 or more, multiples of 4.
+"""DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), for images whose sides are multiples of 4, at least 16.
 
-Kernels of 4 in place of the paper's 5, so that strides of 2 double and halve exactly. The paper's network for 64×64
+The kernel is 4, not the paper's 5, so that a stride of 2 halves and doubles exactly. The paper's network for 64×64
 images has `channels: 128`: 1024, 512, 256 and 128 features from 4×4 upwards.
 """
 
@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator, Convolution, Seed, Window
+from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator, Convolution, FirstMap, Window
 from gan_runner.networks.layers import Normalization, ValueRange, pyramid
 
 
@@ -36,7 +36,7 @@ class DCGANGenerator(ConvGenerator):
             shape,
             num_classes,
             value_range,
-            seed=Seed(channels=seed_width, height=height, width=width, normalized=True),
+            seed=FirstMap(channels=seed_width, height=height, width=width, normalized=True),
             layers=[convolution(n, normalized=True) for n in reversed(widths)],
             last_layer=Window(kernel=4, stride=2, padding=1),
             activation="relu",
@@ -70,7 +70,7 @@ class DCGANDiscriminator(ConvDiscriminator):
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw all weights from N(0, 0.02²), as in the paper; under spectral norm their scale does not matter."""
+    """Draws all weights from N(0, 0.02²), as in the paper, unless spectral norm makes their scale irrelevant."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not is_parametrized(module):
             nn.init.normal_(module.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""What all families of networks are made of: layers by the names that YAML gives them, labels, sizes."""
+"""Parts of all families of networks: layers by their names in YAML, labels, sizes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from gan_runner.errors import UserError
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh"]
 Normalization = Literal["none", "batch", "layer", "spectral"]
-Place = Literal["before_activation", "after_activation"]
+NormalizationPlace = Literal["before_activation", "after_activation"]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 
-# What may follow the last linear layer or convolution. `auto` is the activation that spans the data's value range.
+# What may follow the last linear layer or convolution. `auto` is the activation with the data's value range.
 DiscriminatorOutput = Literal[Activation, "batch", "layer", "dropout"]
 GeneratorOutput = Literal[DiscriminatorOutput, "auto"]
 ValueRange = tuple[float, float] | None
@@ -25,22 +25,22 @@ ValueRange = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class LayerStyle:
-    """What goes with the linear layers and convolutions of one network.
+    """Activation, normalization and dropout of one network.
 
-    `spectral` normalizes the weights of every one of them, the last included (Miyato et al. 2018); `batch` and
-    `layer` normalize the features after the hidden ones. `spatial` says that features are maps: layer norm is then
-    taken over channels and positions together, with a gain and a bias for each channel.
+    `spectral` normalizes the weights of all linear layers and convolutions (Miyato et al. 2018); `batch` and `layer`
+    normalize the features after the hidden ones. `spatial` features are maps: layer norm is then over channels and
+    positions together, with a gain and a bias for each channel.
     """
 
     activation: Activation
     negative_slope: float
     normalization: Normalization
-    normalize: Place
+    normalize: NormalizationPlace
     dropout: float
     spatial: bool
 
-    def weighted(self, module: nn.Module) -> nn.Module:
-        """`module`, a linear layer or convolution, with its weights normalized where the style says so."""
+    def normalize_weights(self, module: nn.Module) -> nn.Module:
+        """`module`, a linear layer or convolution, under spectral norm if that is the style."""
         return spectral_norm(module) if self.normalization == "spectral" else module
 
     def after_hidden(self, features: int, normalized: bool = True) -> list[nn.Module]:
@@ -50,16 +50,16 @@ class LayerStyle:
             names.insert(0 if self.normalize == "before_activation" else 1, self.normalization)
         if self.dropout:
             names.append("dropout")
-        return [self.named(name, features) for name in names]
+        return [self.layer(name, features) for name in names]
 
     def after_last(
         self, names: Sequence[GeneratorOutput], features: int, value_range: ValueRange = None
     ) -> list[nn.Module]:
         """The layers after the last linear layer or convolution."""
-        return [spanning(value_range) if name == "auto" else self.named(name, features) for name in names]
+        return [output_activation(value_range) if name == "auto" else self.layer(name, features) for name in names]
 
-    def named(self, name: str, features: int) -> nn.Module:
-        """A new layer for `features` inputs."""
+    def layer(self, name: str, features: int) -> nn.Module:
+        """A new layer with this name in YAML, for `features` inputs."""
         build: dict[str, Callable[[], nn.Module]] = {
             "relu": nn.ReLU,
             "leaky_relu": lambda: nn.LeakyReLU(self.negative_slope),
@@ -75,19 +75,18 @@ class LayerStyle:
 
 
 class ScaledSigmoid(nn.Module):
-    """A sigmoid that spans (low, high)."""
+    """A sigmoid with the range (low, high)."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, elementwise."""
         return self.low + (self.high - self.low) * x.sigmoid()
 
 
-def spanning(value_range: ValueRange) -> nn.Module:
-    """The activation whose range is that of the data; None is unbounded."""
+def output_activation(value_range: ValueRange) -> nn.Module:
+    """The activation with the range of the data; None is unbounded."""
     if value_range is None:
         return nn.Identity()
     low, high = value_range
@@ -97,7 +96,7 @@ def spanning(value_range: ValueRange) -> nn.Module:
 
 
 def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
-    """One-hot labels as further features of x: (B, C, ...) -> (B, C + num_classes, ...) (Mirza & Osindero 2014)."""
+    """Adds one-hot labels to x as features: (B, C, ...) -> (B, C + num_classes, ...) (Mirza & Osindero 2014)."""
     if num_classes == 0:
         return x
     assert labels is not None, "a conditional network needs labels"
@@ -107,7 +106,7 @@ def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Te
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """`shape` as (channels, height, width); UserError if the data are not images."""
+    """`shape` as (channels, height, width); raises `UserError` if the data are not images."""
     if len(shape) != 3:
         raise UserError(
             f"architecture: a convolutional network needs images (channels, height, width), "
@@ -118,17 +117,17 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 class Pyramid(NamedTuple):
-    """The resolutions of a network that halves (or, in a generator, doubles) its feature maps again and again."""
+    """The resolutions of a network that halves its feature maps several times, or doubles them in a generator."""
 
     height: int  # of the smallest map
     width: int
-    channels: list[int]  # one number for each halving, the one next to the image first
+    channels: list[int]  # one number for each halving, from the image on
 
 
 def pyramid(shape: tuple[int, ...], channels: int) -> Pyramid:
-    """Halve an image as long as its sides stay whole and at least 4; each halving doubles the channels, up to 16-fold.
+    """Halves an image while its sides stay whole and at least 4; each halving doubles the channels, up to 16-fold.
 
-    UserError for an image that cannot be halved twice.
+    Raises `UserError` for an image that cannot be halved twice.
     """
     _, height, width = image_shape(shape)
     halvings = 0

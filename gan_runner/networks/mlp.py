@@ -16,19 +16,19 @@ from gan_runner.networks.layers import (
     GeneratorOutput,
     LayerStyle,
     Normalization,
-    Place,
+    NormalizationPlace,
     ValueRange,
     concatenate_labels,
 )
 
 
 def linear_layers(sizes: list[int], style: LayerStyle) -> Iterator[nn.Module]:
-    """Linear layers from each size to the next; all but the last are hidden ones."""
+    """Linear layers from each size to the next; all but the last are hidden."""
     *hidden, last = pairwise(sizes)
     for n_in, n_out in hidden:
-        yield style.weighted(nn.Linear(n_in, n_out))
+        yield style.normalize_weights(nn.Linear(n_in, n_out))
         yield from style.after_hidden(n_out)
-    yield style.weighted(nn.Linear(*last))
+    yield style.normalize_weights(nn.Linear(*last))
 
 
 class MLPGenerator(nn.Module):
@@ -45,7 +45,7 @@ class MLPGenerator(nn.Module):
         activation: Activation,
         negative_slope: NonNegativeFloat,
         normalization: Normalization,
-        normalize: Place,
+        normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[GeneratorOutput],
     ) -> None:
@@ -74,7 +74,7 @@ class MLPDiscriminator(nn.Module):
         activation: Activation,
         negative_slope: NonNegativeFloat,
         normalization: Normalization,
-        normalize: Place,
+        normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[DiscriminatorOutput],
     ) -> None:
@@ -92,9 +92,9 @@ class MLPDiscriminator(nn.Module):
 
 
 class FourierDiscriminator(MLPDiscriminator):
-    """An MLP of [x, cos Bx, sin Bx], which tells apart what lies closer together than layers see that get x alone.
+    """An MLP on [x, cos Bx, sin Bx], which can tell apart points that are too close together for an MLP on x.
 
-    B is random and fixed: `features` rows from N(0, scale²), so that waves are about 2π / scale long. Source: Tancik
+    B is random and fixed: `features` rows from N(0, scale²), so that wavelengths are about 2π / scale. Source: Tancik
     et al., "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains" (2020).
     """
 
@@ -131,7 +131,7 @@ class FourierDiscriminator(MLPDiscriminator):
 
 
 class NoiseGenerator(nn.Module):
-    """The noise itself in the shape of the data: a fixed opponent, without parameters, for a discriminator alone."""
+    """Returns the noise in the shape of the data. It has no parameters: only the discriminator is trained."""
 
     def __init__(self, latent_dim: int, shape: tuple[int, ...], num_classes: int, value_range: ValueRange) -> None:
         super().__init__()

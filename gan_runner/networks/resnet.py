@@ -1,4 +1,4 @@
-"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for sides of 16 or more, multiples of 4.
+"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for sides that are multiples of 4, at least 16.
 
 The generator is conditioned by the gains and biases of its batch norms (Dumoulin et al. 2017), the discriminator by
 projection (Miyato & Koyama 2018, arXiv:1802.05637).
@@ -12,11 +12,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_runner.networks.layers import ValueRange, pyramid, spanning
+from gan_runner.networks.layers import ValueRange, output_activation, pyramid
 
 
 def initialized(module: nn.Linear | nn.Conv2d | nn.Embedding, spectral: bool = False, gain: float = 1.0) -> nn.Module:
-    """`module` with Xavier-uniform weights, normalized by their spectral norm where asked."""
+    """`module` with Xavier-uniform weights, under spectral norm if `spectral`."""
     nn.init.xavier_uniform_(module.weight, gain)
     return spectral_norm(module) if spectral else module
 
@@ -43,7 +43,7 @@ class ClassBatchNorm(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A residual block of the generator: doubles height and width."""
+    """A residual block of the generator, which doubles height and width."""
 
     def __init__(self, n_in: int, n_out: int, num_classes: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         height, width, widths = pyramid(shape, channels)
         self.num_classes = num_classes
-        norms = max(num_classes, 1)  # without conditioning, all samples are of one class
+        norms = max(num_classes, 1)  # an unconditional network treats all samples as one class
         self.seed = nn.Sequential(
             initialized(nn.Linear(latent_dim, widths[-1] * height * width)),
             nn.Unflatten(1, (widths[-1], height, width)),
@@ -85,7 +85,7 @@ class ResNetGenerator(nn.Module):
         )
         self.norm = nn.BatchNorm2d(widths[0])
         self.last = convolution(widths[0], shape[0], 3)
-        self.output = spanning(value_range)
+        self.output = output_activation(value_range)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, C, H, W)."""
@@ -99,9 +99,9 @@ class ResNetGenerator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """A residual block of the discriminator: with `down`, halves height and width.
+    """A residual block of the discriminator, which halves height and width if `down`.
 
-    The `first` block has no ReLU before its first convolution, so that it sees the pixels as they are.
+    The `first` block has no ReLU before its first convolution, because its input is the image.
     """
 
     def __init__(self, n_in: int, n_out: int, spectral: bool, first: bool = False, down: bool = True) -> None:

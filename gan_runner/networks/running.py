@@ -1,4 +1,4 @@
-"""Running a network, whatever its family."""
+"""Running a network of any family."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None) -> Any:
-    """The output of a network, a module or a function; an unconditional one need not know of labels."""
+    """The output of a network, a module or a function. An unconditional one need not have a parameter for labels."""
     return network(inputs) if labels is None else network(inputs, labels)
 
 
 @contextmanager
-def evaluated(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode while it lasts, however it ends."""
-    if not network.training:  # it is already, for more than one call: switching takes as long as a small network
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Puts the network in eval mode inside the block."""
+    if not network.training:  # switching takes as long as running a small network
         yield
         return
     network.eval()
@@ -28,6 +28,6 @@ def evaluated(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, labels: Tensor | None, device: torch.device) -> Tensor:
-    """What the generator, which is on `device`, makes of CPU inputs in eval mode: float32, on the CPU."""
-    with evaluated(generator):
+    """The output (float32, on the CPU) of a generator on `device` in eval mode, for inputs on the CPU."""
+    with eval_mode(generator):
         return apply(generator, z.to(device), None if labels is None else labels.to(device)).float().cpu()

@@ -47,9 +47,9 @@ class Health(AfterOthers):
             if moment.step % self.sample_every == 0 or moment.step == self.steps:
                 networks = self.networks
                 moment.row |= doctor.examine(networks.generate, networks.generator, networks.discriminator)
-                self.tell(doctor, doctor.take({"step": moment.step, **moment.row}))
+                self.tell(doctor, doctor.add({"step": moment.step, **moment.row}))
             elif moment.row:
-                doctor.take({"step": moment.step, **moment.row})
+                doctor.add({"step": moment.step, **moment.row})
 
     def end(self, error: BaseException | None) -> None:
         if isinstance(error, NotFinite):

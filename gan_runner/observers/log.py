@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from gan_runner.console import Progress, in_short
+from gan_runner.console import Progress, progress_text
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.runs.logger import Logger
 
@@ -28,7 +28,7 @@ class Log(AfterOthers):
     def __call__(self, moment: Moment) -> None:
         if moment.row:
             self.logger.write(moment.step, moment.row)
-            self.progress.show(moment.step, in_short(moment.row))
+            self.progress.show(moment.step, progress_text(moment.row))
 
     def end(self, error: BaseException | None) -> None:
         self.progress.close()

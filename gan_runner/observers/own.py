@@ -8,7 +8,7 @@ import numpy as np
 
 from gan_runner.config.components import Component
 from gan_runner.console import log_traceback, say
-from gan_runner.errors import UserError, in_one_line
+from gan_runner.errors import UserError, type_and_message
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.observers.networks import Networks
 from gan_runner.runs.logger import Logger
@@ -51,7 +51,7 @@ class CallOwn(Observer):
             pictures = {name: v for name, v in found.items() if isinstance(v, np.ndarray) and v.ndim == 3}
             figures = {name: float(value) for name, value in found.items() if name not in pictures}
         except Exception as error:
-            say(f"warning: observer.{self.name} failed at step {moment.step}: {in_one_line(error)}; see log.txt")
+            say(f"warning: observer.{self.name} failed at step {moment.step}: {type_and_message(error)}; see log.txt")
             log_traceback(error)
             return
         moment.row |= {f"observer/{self.name}/{name}": v for name, v in figures.items() if math.isfinite(v)}

@@ -10,7 +10,7 @@ from gan_runner import pictures
 from gan_runner.batches import draw_latent
 from gan_runner.datasets import Gaussian1D
 from gan_runner.metrics import masses
-from gan_runner.networks.running import evaluated
+from gan_runner.networks.running import eval_mode
 from gan_runner.observers.base import Moment
 from gan_runner.observers.grids import Grids
 
@@ -49,7 +49,7 @@ def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tupl
     x = (edges[1:] + edges[:-1]) / 2
     p_data, p_g = (mass[1:-1] / edges.diff() for mass in masses(numbers, dataset, edges))
     device = next(discriminator.parameters()).device
-    with evaluated(discriminator), torch.no_grad():
+    with eval_mode(discriminator), torch.no_grad():
         d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()
     best = p_data / (p_data + p_g).clamp_min(1e-300)
     has_mass = p_data + p_g >= 0.01 * (p_data + p_g).max()

@@ -1,7 +1,7 @@
-"""Checkpoints: named tensors in safetensors files that cannot execute anything, written whole or not at all.
+"""Checkpoints: named tensors in safetensors files, written whole or not at all. Loading one cannot execute code.
 
-A file is called `step_<step>-<hash>.safetensors`, where the hash is the beginning of the SHA-256 of its content (the
-convention of torch.hub), so that one rename publishes a checkpoint together with the means to verify it.
+A file is called `step_<step>-<hash>.safetensors`, where the hash is the beginning of the SHA-256 of its content, as in
+torch.hub: one rename publishes a checkpoint and the means to verify it.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ def save(directory: Path, step: int, state: State, keep: int) -> Path:
     content = dump(state)
     path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_atomically(path, content)
-    for old in [*checkpoints(directory)[:-keep], *directory.glob(".*.tmp")]:  # and what a kill left half written
+    for old in [*checkpoints(directory)[:-keep], *directory.glob(".*.tmp")]:  # and files that a kill left incomplete
         old.unlink()
     return path
 
 
 def save_best(directory: Path, step: int, state: State) -> None:
-    """Writes `state` as the best so far, in place of the one that was; `save` makes it durable.
+    """Writes `state` as the best checkpoint, in place of the last one.
 
-    A run that goes on from an earlier checkpoint finds the same best again.
+    The next `save` makes it durable: a run that loses it resumes from before, and finds the same best again.
     """
     directory.mkdir(exist_ok=True)
     write_atomically(directory / BEST, dump({**state, "step": step}), durable=False)
@@ -49,7 +49,7 @@ def step_of(path: Path) -> int:
 
 
 def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
-    """Step and state of the newest intact checkpoint (0 and {} where there never was one), and the damaged ones."""
+    """Step and state of the newest intact checkpoint (0 and {} if there was none), and the newer, damaged ones."""
     damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The directory of a run: created exclusively, locked while in use, read as a stranger's work until proven ours."""
+"""The directory of a run: created by one process alone, locked while in use, checked before it is read."""
 
 import fcntl
 import io
@@ -18,13 +18,13 @@ from gan_runner.config.trust import refuse_foreign_targets
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 
-# A checkpoint is our own safetensors; a file that opens like a pickle or a zip (torch.save) is not from here.
-# (Ours may begin with such bytes too, the length of its header, but then that header's brace follows.)
+# How a pickle or a zip (torch.save) begins; a run leaves neither. A safetensors file may begin with the same bytes, the
+# length of its header, but then the header's brace follows.
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?!.{6}\{)|PK\x03\x04|c[\w.]+\n[\w.]+\n", re.DOTALL)
 
 
 class RunDirectory:
-    """A locked run directory; `path` exists."""
+    """An existing run directory, locked by this process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, unique: bool) -> "RunDirectory":
-        """A new directory. With `unique`, the name gets a number where another run took it in the same second."""
+        """Makes a new directory. If `unique`, a number is added to a name that another run has just taken."""
         wanted, number = path, 1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,13 +57,13 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{path}: cannot make the run directory: {error.strerror}") from error
 
-    def sign(self) -> None:
-        """Tells whoever finds the directory in use by which process; a run that is refused changes nothing."""
+    def write_pid(self) -> None:
+        """Writes this process's id into the lock, for the message to others. Not before nothing can refuse the run."""
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def write_config(self, plain: Mapping[str, Any]) -> None:
-        """Keeps the resolved configuration, the identity of the run."""
+        """Writes the resolved configuration, which identifies the run."""
         write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(plain), sort_keys=False).encode())
 
     def write_json(self, name: str, content: Mapping[str, Any], durable: bool = True) -> None:
@@ -71,7 +71,7 @@ class RunDirectory:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode(), durable)
 
     def close(self) -> None:
-        """Lets another process have the directory."""
+        """Unlocks the directory."""
         os.close(self._lock)
 
 
@@ -81,20 +81,19 @@ def is_run(path: Path) -> bool:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether `path` holds anything that a new run must not mix with; a run killed at once leaves hidden files."""
+    """Whether `path` holds anything but hidden files, which a run that was killed at once leaves."""
     return path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir()))
 
 
 def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
-    """The configuration of the run in `path`, which anyone may have made: nothing in it is executed.
+    """The configuration of the run in `path`. Anyone may have made that directory, so nothing in it is executed.
 
-    `key` is what the user typed to name it. Raises `UserError`, and reads nothing further, at the first file that is
-    not what a run leaves.
+    `key` is the key that named it. Raises `UserError` at the first file that no run leaves, before reading any more.
     """
     if not is_run(path):
         raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
     for file in sorted(path.rglob("*")):
-        if what := _foreign(file):
+        if what := _harmful_kind(file):
             raise UserError(f"{file}: is {what}, which no run leaves; nothing in {path} was loaded")
     file = path / "config.yaml"
     plain = _read(file, _parse_config)
@@ -103,28 +102,28 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
         validate(Config, plain)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    for name, field in Config.model_fields.items():  # keys that a run of an earlier version has not
+    for name, field in Config.model_fields.items():  # keys that a run of an earlier version lacks
         if not field.is_required():
             plain.setdefault(name, field.get_default(call_default_factory=True))
     return plain
 
 
-def _foreign(file: Path) -> str:
-    """What `file` is that could do harm: a link leads writing astray, a pickle is a program; "" for any other."""
+def _harmful_kind(file: Path) -> str:
+    """What makes `file` harmful: a link could redirect writes, a pickle could execute code. "" for other files."""
     try:
         mode = file.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return "a link or a special file"
         with file.open("rb") if stat.S_ISREG(mode) else io.BytesIO() as opened:
             return "a pickle" if _PICKLE.match(opened.read(256)) else ""
-    except FileNotFoundError:  # of a run at work here, which its lock will tell
+    except FileNotFoundError:  # of a run that is at work here; its lock will refuse
         return ""
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _parse_config(text: str) -> Any:
-    """YAML as a run writes it: JSON's values, each written out; a small file of aliases or brackets can be endless."""
+    """Parses the YAML that a run writes, without aliases or deep nesting: by these, a small file can be endless."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -134,12 +133,12 @@ def _parse_config(text: str) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """status.json or manifest.json; {} where a run was stopped before it wrote one."""
+    """Reads a JSON file of a run; {} if the run was stopped before it wrote the file."""
     return _read(path, json.loads) if path.exists() else {}
 
 
 def read_objective(path: Path) -> float | None:
-    """The best value of the figure that the run in `path` is judged by: NaN where it is undefined, None without one."""
+    """The best value of a run's `trainer.objective`; NaN if it is undefined, None if there is none."""
     file = path / "evaluation.json"
     objective = validate(dict[str, Any] | None, read_json(file).get("objective"), f"{file}: objective")
     if objective is None:

@@ -1,4 +1,4 @@
-"""The trained generator of a run, from its directory alone: no dataset is needed."""
+"""The trained generator of a run, loaded from its directory alone: no dataset is needed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ from gan_runner.runs.directory import read_json, read_run
 from gan_runner.state import weights_to_sample
 from gan_runner.tensor_files import all_finite, parse
 
-SAMPLE_BATCH = 64  # latents drawn and used at once, however many are asked for, so that no sample depends on the count
+SAMPLE_BATCH = 64  # samples made at once, always as many, so that no sample depends on the count
 
 Checkpoint = Literal["newest", "best"]
 
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """A generator in eval mode, and what it takes to feed it."""
+    """A generator in eval mode, and what is needed to use it."""
 
     network: nn.Module
     latent: Latent
     facts: DataFacts
-    num_classes: int  # that it is conditioned on, 0: none
+    num_classes: int  # 0: it is unconditional
     device: torch.device
-    step: int  # how long it was trained
+    step: int  # how many steps it was trained
 
     def latents(self, seed: int) -> Iterator[Tensor]:
-        """The inputs that belong to `seed`, without end, in batches (SAMPLE_BATCH, latent.dim) on the CPU."""
+        """Endless latents for a seed, in batches (SAMPLE_BATCH, latent.dim) on the CPU."""
         noise = rng(seed, "sample")
         while True:
             yield draw_latent(self.latent, SAMPLE_BATCH, noise)
@@ -50,29 +50,21 @@ class TrainedGenerator:
 
 
 def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:
-    """The generator of the run in `run`, which anyone may have made: nothing in it is executed.
+    """Loads the generator of a run: its newest one, or the best by its `trainer.objective`.
 
-    `checkpoint` says which one: what the run ended with (or has come to), or the best by its trainer.objective.
-
-    Raises `UserError`, which names the file that is not what a run leaves.
+    Anyone may have made the directory, so nothing in it is executed. Raises `UserError`, which names the file.
     """
-    stored, manifest = read_run(run, trust, "run"), run / "manifest.json"
+    config, manifest = validate(Config, read_run(run, trust, "run")), run / "manifest.json"
     if checkpoint == "best" and _final_is_best(run):
         checkpoint = "newest"
     weights = run / ("generator.safetensors" if checkpoint == "newest" else "checkpoints/best.safetensors")
-    try:
-        config = validate(Config, stored)
-    except UserError as error:
-        raise UserError(f"{run / 'config.yaml'}: {error}") from error
     data = read_json(manifest).get("data", {})
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key in DataFacts.model_fields}
     facts = validate(DataFacts, data, f"{manifest}: data")
     if not weights.is_file():
-        missing = (
-            "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
-        )
-        raise UserError(f"{weights}: is not there; the run has {missing}")
+        never = "trained no generator, or not come to its first save" if checkpoint == "newest" else "kept no best one"
+        raise UserError(f"{weights}: is not there; the run has {never}")
     try:
         chosen = component("architecture.generator", config.architecture.generator, nn.Module)
         network = build_generator(chosen, config.architecture, facts, config.seed)
@@ -88,7 +80,7 @@ def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkp
 
 
 def _final_is_best(run: Path) -> bool:
-    """Whether a completed run was best at its last step, where it may have kept no best checkpoint."""
+    """Whether a completed run was best at its last step: it may then have no best checkpoint."""
     status, objective = read_json(run / "status.json"), read_json(run / "evaluation.json").get("objective")
     step = objective.get("step") if isinstance(objective, dict) else None
     return status.get("state") == "completed" and status.get("step") == step

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, the source of truth, and TensorBoard's events beside it."""
+"""The logs of a run: metrics.jsonl, the source of truth, and TensorBoard's events."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from torch.utils.tensorboard import summary as summaries
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.pictures import png
+from gan_runner.tensor_files import flatten
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ CHART = {
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of metrics.jsonl; a last line that a kill cut short is left out, any other mistake a `UserError`."""
+    """The rows of metrics.jsonl, without a last line that a kill cut short; `UserError` for any other mistake."""
     if not path.exists():
         return []
     rows = []
@@ -37,7 +38,7 @@ def read_metrics(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
             if not all(isinstance(value, int | float) for value in row.values()):
-                raise ValueError("has values that are no numbers")
+                raise ValueError
             rows.append({**row, "step": int(row["step"])})
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}: line {number} is no row of metrics") from error
@@ -45,14 +46,17 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 class Logger:
-    """Opens the logs after `step` (0: a new run), cut back to it, so that no step stands in them twice.
+    """Opens the logs after `step` (0: a new run), and removes later rows, so that no step is logged twice.
 
-    The last step of a run is logged out of turn; `in_turn` gives what a longer run would have logged at that step.
+    The last step of a run is always logged; when the run is extended, `scheduled` gives what its schedule would have
+    logged at that step, and the rest is dropped.
     """
 
-    def __init__(self, directory: Path, step: int, in_turn: Callable[[Row], Row]) -> None:
+    def __init__(self, directory: Path, step: int, scheduled: Callable[[Row], Row]) -> None:
         self._path = directory / "metrics.jsonl"
-        rows = (in_turn(row) if row["step"] == step else row for row in read_metrics(self._path) if row["step"] <= step)
+        rows = (
+            scheduled(row) if row["step"] == step else row for row in read_metrics(self._path) if row["step"] <= step
+        )
         self.rows = [row for row in rows if len(row) > 1]
         write_atomically(self._path, b"".join(map(_line, self.rows)))
         self._file = self._path.open("ab", buffering=0)
@@ -60,7 +64,7 @@ class Logger:
         self._events = EventFile(directory, step + 1 if step else 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One row, and the same values as TensorBoard scalars."""
+        """Writes a row, and the same values as TensorBoard scalars."""
         row = {"step": step, **values}
         self.rows.append(row)
         self._append(_line(row))
@@ -69,7 +73,7 @@ class Logger:
     def _append(self, line: bytes) -> None:
         try:
             written = self._file.write(line)
-            if written < len(line):  # a disk that fills up takes a part of it
+            if written < len(line):  # a disk that is nearly full takes only a part
                 self._file.write(line[written:])
         except OSError:
             os.truncate(self._path, self._size)
@@ -77,7 +81,7 @@ class Logger:
         self._size += len(line)
 
     def image(self, tag: str, picture: np.ndarray, step: int, file: Path | None = None) -> None:
-        """A picture, (H, W, 3) uint8, which is also kept as `file`: encoding it takes longer than drawing it."""
+        """Writes a picture (H, W, 3) uint8, also to `file`: encoding it twice would take longer than drawing it."""
         encoded = png(picture)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,42 +91,41 @@ class Logger:
         self._events.add(step, Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Markdown for TensorBoard's text tab."""
+        """Writes Markdown to TensorBoard's text tab."""
         self._events.add(step, summaries.text(tag, text))
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """What does not change during a run: hyperparameters, the layout of the loss chart."""
-        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in _dotted(config)}
+        """Writes what does not change during a run: hyperparameters, the layout of the loss chart."""
+        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in flatten(config, separator=".")}
         about = summaries.hparams(values, {"loss/generator": None, "loss/discriminator": None})
         self._events.add(0, *about, summaries.custom_scalars(CHART))
 
     def flush(self) -> None:
-        """Everything logged so far is on the disk; called before a checkpoint, which must not be ahead of the logs."""
+        """Waits until all rows are on the disk. Called before a checkpoint, which must not be ahead of the logs."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Ends the logs."""
         self._file.close()
         self._events.close()
 
 
 class EventFile:
-    """A file of TensorBoard's events, in which it drops what an earlier one holds from `purge_step` on.
+    """A file of TensorBoard's events, which makes TensorBoard ignore earlier files' events from `purge_step` on.
 
-    Written by the caller and not, as `SummaryWriter` does, by a thread of its own: a full disk is an `OSError` here and
-    now, and what was logged is there to be seen. Its `add_hparams` would also make a second run beside this one.
+    Unlike `SummaryWriter`, it does not write in a thread of its own: a full disk raises `OSError` at once, and events
+    can be seen at once. `SummaryWriter.add_hparams` would also add a second run.
     """
 
     def __init__(self, directory: Path, purge_step: int) -> None:
-        # Read in the order of their names; two may be opened within one second.
+        # TensorBoard reads files in the order of their names; two may be opened within one second.
         self._file = (directory / f"events.out.tfevents.{time.time():.6f}").open("xb")
         self._records = RecordWriter(self._file)
         self._write(Event(file_version="brain.Event:2"))
-        # This counts as a restart only if the first file of the run has it too.
+        # TensorBoard takes this for a restart only if the run's first file has it, too.
         self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, step: int, *parts: Any) -> None:
-        """Summaries of one step."""
+        """Writes summaries of one step."""
         for part in parts:
             self._write(Event(step=step, summary=part))
 
@@ -132,17 +135,9 @@ class EventFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the file."""
-        with suppress(OSError):  # what a full disk did not take has been reported, and is in nobody's way
+        with suppress(OSError):  # a full disk has been reported
             self._file.close()
 
 
 def _line(row: Row) -> bytes:
     return (json.dumps(row) + "\n").encode()
-
-
-def _dotted(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for name, child in node.items():
-        found += _dotted(child, f"{prefix}{name}.") if isinstance(child, Mapping) else [(f"{prefix}{name}", child)]
-    return found

@@ -1,4 +1,4 @@
-"""What a run was made with, for whoever has to make it again."""
+"""manifest.json: what a run was made with, so that it can be repeated."""
 
 import platform
 import subprocess
@@ -18,17 +18,17 @@ _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "tensorboard", "
 
 
 class Manifest(BaseModel):
-    """What of manifest.json a run that goes on takes up; one that was stopped at once has none."""
+    """The part of manifest.json that a resumed run reads; a run that was stopped at once has no such file."""
 
     model_config = ConfigDict(frozen=True)
 
     data: dict[str, Any] = {}
-    extractor: str | None = None  # the hash of what its metrics look through
+    extractor: str | None = None  # its hash
     wall_seconds: NonNegativeFloat = 0.0
 
     @classmethod
     def of(cls, run: Path) -> "Manifest":
-        """That of the run in `run`. Raises `UserError`."""
+        """Reads the manifest of the run in `run`. Raises `UserError`."""
         path = run / "manifest.json"
         manifest: Manifest = validate(cls, read_json(path), str(path))
         return manifest
@@ -51,7 +51,7 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit this package is run from, with "-dirty" where files differ from it; None outside a checkout."""
+    """The commit of this package, with "-dirty" if files differ from it; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

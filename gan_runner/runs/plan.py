@@ -1,4 +1,4 @@
-"""Which run a command means: a new one, or one that is there and goes on unchanged."""
+"""Which run a command means: a new one, or an existing one that it continues unchanged."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# What a resumed run may change: nothing that decides its course.
 from gan_runner.config.components import find_targets
 from gan_runner.config.composition import Request
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
+# The keys that a resumed run may change, because they do not change its results.
 MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
 
 
@@ -23,43 +23,45 @@ class Plan:
 
     plain: dict[str, Any]
     path: Path
-    unique: bool = False  # the directory is new, whatever it has to be called
-    stored: dict[str, Any] | None = None  # the configuration of a run that is there and goes on
+    unique: bool = False  # if `path` exists, a new directory gets another name
+    stored: dict[str, Any] | None = None  # the configuration of the run that is continued
 
     @property
     def continues(self) -> bool:
-        """Whether a run that is there goes on."""
+        """Whether it continues an existing run."""
         return self.stored is not None
 
 
-def plan(request: Request) -> Plan:
-    """Finds out whether `request` starts a run or goes on with one; reads, and changes nothing. Raises `UserError`."""
+def make_plan(request: Request) -> Plan:
+    """The plan for `request`: a new run or an existing one. Changes nothing on the disk. Raises `UserError`."""
     plain, trust = request.plain, request.plain["trust"]
     for key in ("resume", "fork_from"):
-        if plain[key] == "":  # an unset variable, most likely, and not the current directory
+        if plain[key] == "":  # an unset variable, most likely; Path("") would be the current directory
             raise UserError(f"{key}: is empty; allowed: a run directory")
     if plain["resume"] is not None:
-        path = Path(str(plain["resume"])).expanduser()  # a directory's name may look like a number
+        path = Path(str(plain["resume"])).expanduser()  # a directory's name may be a number
         stored = read_run(path, trust, "resume")
-        wanted = _overridden(stored, request)
-    elif request.named and is_run(request.directory):
+        wanted = _with_overrides(stored, request)
+    elif request.directory_chosen and is_run(request.directory):
         path, wanted = request.directory, plain
-        own = [target.split(".")[0] for target in find_targets(plain).values()]  # typed by the user: trusted
+        own = [
+            target.split(".")[0] for target in find_targets(plain).values()
+        ]  # the user typed these: they are trusted
         stored = read_run(path, [*trust, *own], "hydra.run.dir")
-    elif request.named and is_taken(request.directory):
+    elif request.directory_chosen and is_taken(request.directory):
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
-        return Plan(plain, request.directory, unique=not request.named)
+        return Plan(plain, request.directory, unique=not request.directory_chosen)
     return Plan(wanted | {"resume": None, "trust": trust}, path, stored=stored)
 
 
-def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The configuration of a run with what the user typed beside `resume` laid over it."""
-    if request.typed.get("experiment") is not None:
+def _with_overrides(stored: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The configuration of a run, changed by what the user typed besides `resume`."""
+    if request.overridden.get("experiment") is not None:
         return request.plain
     wanted = OmegaConf.create(stored)
     OmegaConf.set_struct(wanted, True)
-    for key, value in request.typed.items():
+    for key, value in request.overridden.items():
         if key.startswith(("hydra.", "hydra/")):
             continue
         parent, _, name = key.rpartition(".")
@@ -67,7 +69,7 @@ def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
             if parent:
                 OmegaConf.update(wanted, key, value)
             else:
-                wanted[key] = request.plain.get(key)  # of a group, what is chosen; None where it is taken out
+                wanted[key] = request.plain.get(key)  # a group: its new content, or None if it was removed
         except OmegaConfBaseException as error:
             allowed = OmegaConf.select(wanted, parent) or {}
             raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
@@ -77,7 +79,7 @@ def _overridden(stored: dict[str, Any], request: Request) -> dict[str, Any]:
 
 
 def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
-    """The keys whose values differ, leaving out what a resumed run may change."""
+    """The keys whose values differ, except those that a resumed run may change."""
     if key in MAY_CHANGE:
         return []
     if not (isinstance(before, dict) and isinstance(after, dict)):
@@ -87,9 +89,9 @@ def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
 
 
 def refuse_changes(plan: Plan) -> None:
-    """A run goes on only as what it was: the same keys, and no fewer steps; more only where the past is the same.
+    """Raises `UserError` if an existing run would continue with other keys, or with a number of steps it cannot have.
 
-    The plan's configuration has been checked, so that what is compared is of the same types. Raises `UserError`.
+    The plan's configuration has been checked, so that values of the same types are compared.
     """
     if plan.stored is None:
         return

@@ -1,4 +1,4 @@
-"""A table of both networks, and the check that they fit the data and each other."""
+"""A table of both networks, and a check that they fit the data and each other."""
 
 import copy
 from collections.abc import Callable
@@ -19,23 +19,23 @@ def summarize(
 ) -> str:
     """The layers of both networks with shapes and parameter counts, for a batch of latents `z` (B, latent_dim).
 
-    Raises `UserError` where a network cannot take such a batch or returns another shape than it must.
+    Raises `UserError` if a network cannot take such a batch, or returns a wrong shape.
     """
     lines: list[Line] = []
-    made = _traced("generator", generator, z, labels, lines)
-    _expect("generator", tuple(made.shape), (len(z), *shape), "samples")
-    logits = _traced("discriminator", discriminator, made, labels, lines)
+    fake = _traced("generator", generator, z, labels, lines)
+    _expect("generator", tuple(fake.shape), (len(z), *shape), "samples")
+    logits = _traced("discriminator", discriminator, fake, labels, lines)
     _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
     return _table(lines, {"generator": generator, "discriminator": discriminator})
 
 
 def parameter_count(network: nn.Module) -> int:
-    """How many numbers there are to train."""
+    """How many numbers the network's parameters hold."""
     return sum(p.numel() for p in network.parameters())
 
 
 def memory(state: State) -> dict[str, float]:
-    """MiB held by the parameters and by the state of the optimizers."""
+    """The MiB of the parameters, and of the state of the optimizers."""
     moments = [m for _, network in state.networks() for m in network.optimizer.state_dict().values()]
     held: dict[str, list[Tensor]] = {
         "parameters": [p for network in (state.generator, state.discriminator) for p in network.module.parameters()],
@@ -45,10 +45,10 @@ def memory(state: State) -> dict[str, float]:
 
 
 def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None, lines: list[Line]) -> Tensor:
-    """The output of a copy of `network` in training mode, so that neither weights nor running statistics change."""
+    """Runs a copy of `network`, whose running statistics stay unchanged; adds its layers to `lines`."""
     trial = copy.deepcopy(network).train()
 
-    def note(layer: str) -> Callable[..., None]:
+    def record(layer: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 kind = f"{layer} {type(module).__name__}".strip()
@@ -60,7 +60,7 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         # A layer with a parametrized weight (spectral norm) has children of its own, but is still one layer.
         is_layer = not any(True for _ in module.children()) or hasattr(module, "parametrizations")
         if is_layer and ".parametrizations." not in f".{layer}.":
-            module.register_forward_hook(note(layer))
+            module.register_forward_hook(record(layer))
     try:
         with torch.no_grad():
             output = apply(trial, inputs, labels)

@@ -23,7 +23,7 @@ from gan_runner.config import composition
 from gan_runner.console import Progress
 from gan_runner.datasets import Images
 from gan_runner.errors import UserError
-from gan_runner.evaluation.classifier import Network
+from gan_runner.evaluation.classifier import ClassifierNetwork
 from gan_runner.evaluation.extractors import Classifier, find_extractor
 from tests.conftest import REPOSITORY, tree
 from tests.training import TINY
@@ -69,7 +69,7 @@ def idx(array: np.ndarray) -> bytes:
 
 def test_a_classifier_of_images_in_folders_is_found_by_every_run_on_them(corners, tmp_path, capsys):
     made = train(*corners)
-    about = made.about
+    about = made.info
     assert (about.shape, made.classes, made.name) == ((3, 8, 8), 3, "classifier")
     assert (about.training_images, about.test_images) == (54, 6)
     assert about.tested_on == "a tenth of the training data, kept apart"
@@ -107,7 +107,7 @@ def test_the_test_split_is_what_tells_where_there_is_one(tmp_path, monkeypatch, 
         (tmp_path / f"train-{content}").write_bytes(idx(array[:150]))
         (tmp_path / f"t10k-{content}").write_bytes(idx(array[150:]))
     made = train("dataset=mnist", f"dataset.root={tmp_path}", "steps=2")
-    assert (made.about.tested_on, made.about.test_images, made.about.training_images) == ("held-out data", 50, 150)
+    assert (made.info.tested_on, made.info.test_images, made.info.training_images) == ("held-out data", 50, 150)
     assert "evaluation.extractor=auto stays with the package's 'digits'" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_what_it_is_tested_on_is_not_trained_on(corners, monkeypatch):
 
     def train_network(dataset, rows, settings, device):
         used["training"] = rows
-        return Network(dataset.shape, 3, 4)
+        return ClassifierNetwork(dataset.shape, 3, 4)
 
     def accuracy(network, dataset, rows, device):
         used["test"] = rows

@@ -11,7 +11,7 @@ from gan_runner.errors import UserError
 
 
 def numbered(count: int = 10) -> ArrayDataset:
-    """Vectors and labels that say their index."""
+    """Vectors and labels that are their own index."""
     index = torch.arange(count)
     return ArrayDataset(index.float().unsqueeze(1), index, num_classes=count)
 

@@ -16,7 +16,7 @@ LABELS = np.arange(12, dtype=np.uint8) % 10
 
 
 def idx(array: np.ndarray) -> bytes:
-    """The IDX format, written independently of what reads it."""
+    """A file in the IDX format, written independently of the reader."""
     return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 

@@ -1,4 +1,4 @@
-"""A run measures its generator as it trains, without a trace in the training."""
+"""A run measures its generator as it trains, and the training is the same as without."""
 
 import json
 import math
@@ -174,7 +174,7 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path, every)
 
 
 def test_a_sweep_gets_the_objective(tmp_path, gan_train):
-    """What Hydra's sweepers optimize is what a job returns, of which a callback hears."""
+    """Hydra's sweepers optimize what a job returns; a callback gets it."""
     (tmp_path / "listening.py").write_text(
         "from hydra.experimental.callback import Callback\n"
         "class Listening(Callback):\n"
@@ -232,7 +232,7 @@ def test_images_that_nothing_knows_are_left_unmeasured_and_it_is_said_what_makes
 
 
 def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
-    """The 200 digits have no test split: half of them stand for what a perfect sampler would have drawn."""
+    """The 200 digits have no test split: half of them take the place of a perfect sampler's."""
     run = tmp_path / "run"
     metrics = ["fid", "class_balance", "label_accuracy"]
     words = ["dataset=mnist", f"dataset.root={DIGITS}", "architecture=mlp_conditional"]
@@ -335,11 +335,11 @@ def test_a_perfect_sampler_of_fewer_samples_is_said_to_be_one(tmp_path, capsys):
 
 
 class Hears:
-    """A `Progress` that keeps what it is shown."""
+    """A `Progress` that records its calls."""
 
     heard: ClassVar[list[tuple[int, int, str]]] = []
 
-    def __init__(self, unit: str, total: int, part_of: object = None) -> None:
+    def __init__(self, unit: str, total: int, parent: object = None) -> None:
         self.total = total
 
     def show(self, done: int, text: str) -> None:
@@ -350,7 +350,7 @@ class Hears:
 
 
 def test_the_work_of_an_evaluation_is_known_before_it_starts(tmp_path, monkeypatch):
-    """All that is drawn, looked at and measured adds up to what was announced, in the first evaluation and later."""
+    """The steps of the progress add up to its total, in the first evaluation and later."""
     monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path))
     monkeypatch.setattr("gan_runner.evaluation.evaluation.Progress", Hears)
     words = [*MNIST, "metric=[fid,class_balance,neighbours]"]

@@ -1,4 +1,4 @@
-"""Extractors: the digits that ship, files that are not what they should be, and who finds which."""
+"""Extractors: the one that ships, bad files, and which one a dataset gets."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from gan_runner.config import composition
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.errors import UserError
 from gan_runner.evaluation import extractors
-from gan_runner.evaluation.classifier import Network
+from gan_runner.evaluation.classifier import ClassifierNetwork
 from gan_runner.evaluation.extractors import (
     Classifier,
     Inception,
@@ -54,7 +54,7 @@ def write(path: Path, **facts) -> Path:
     """A classifier of random weights."""
     torch.manual_seed(0)
     says = about(**facts)
-    network = Network(tuple(says["shape"]), says["classes"], says["width"])
+    network = ClassifierNetwork(tuple(says["shape"]), says["classes"], says["width"])
     path.write_bytes(dump({"about": says, "network": network.state_dict()}))
     return path
 
@@ -69,7 +69,7 @@ def pictures(classes: int = 0, value_range: tuple[float, float] = (0, 1)) -> Arr
     return ArrayDataset(data, labels, value_range=value_range, num_classes=classes)
 
 
-# The digits that ship
+# The extractor that ships
 
 
 def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels):
@@ -79,8 +79,8 @@ def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels)
     assert (extractor.name, extractor.classes) == ("digits", 10)
     assert extractor.hash == hashlib.sha256(DIGITS.read_bytes()).hexdigest() == extractors.SHA256["digits"]
     assert DIGITS.stat().st_size < 500_000
-    assert extractor.about.accuracy >= 0.992
-    assert extractor.about.test_images == 10_000
+    assert extractor.info.accuracy >= 0.992
+    assert extractor.info.test_images == 10_000
 
     features, predicted = extractor(images)
     assert features.shape == (200, 64)
@@ -92,7 +92,7 @@ def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels)
 
 def test_the_shipped_digits_are_what_the_command_makes_by_default():
     asked = composition.plain(composition.compose(["dataset=mnist", "name=digits"], "classifier"))
-    made = Classifier(DIGITS, CPU).about.model_dump()
+    made = Classifier(DIGITS, CPU).info.model_dump()
     assert {key: made[key] for key in asked if key in made} == {key: asked[key] for key in asked if key in made}
     assert len(asked.keys() & made.keys()) == 7
 
@@ -120,7 +120,7 @@ def test_features_are_what_the_file_s_tensors_give(images_and_labels):
     [((1, 8, 8), (2, 2)), ((1, 28, 28), (7, 7)), ((3, 33, 64), (5, 8)), ((3, 128, 128), (8, 8)), ((1, 9, 40), (3, 10))],
 )
 def test_a_network_for_any_size(shape, last_map):
-    network = Network(shape, classes=5, width=4).eval()
+    network = ClassifierNetwork(shape, classes=5, width=4).eval()
     images = torch.rand(2, *shape)
     assert network.blocks(images).shape == (2, 16, *last_map)
     features, logits = network(images)
@@ -177,7 +177,7 @@ def test_a_dataset_of_independent_channels_gets_one(tmp_path):
     assert found.classes == 9
 
 
-# Who finds which
+# Which one a dataset gets
 
 
 def test_auto_finds_the_classifier_of_these_images_whatever_the_networks_range(tmp_path, monkeypatch):
@@ -206,7 +206,7 @@ def test_what_makes_one():
 
 def test_files_that_are_no_classifier(tmp_path):
     good = write(tmp_path / "good.safetensors").read_bytes()
-    network = Network((1, 8, 8), 3, 2).state_dict()
+    network = ClassifierNetwork((1, 8, 8), 3, 2).state_dict()
     poisoned = network | {"head.bias": torch.tensor([0.0, float("nan"), 0.0])}
     bad = {
         "damaged": (good[:-1], "is no safetensors file"),

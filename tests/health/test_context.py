@@ -16,11 +16,11 @@ def test_only_rows_after_the_beginning_count_and_recent_ones_from_a_step_on():
         history.append({"step": step, "every": 10.0 * step} | ({EXAMINED: 0.0, "even": step} if step % 2 == 0 else {}))
     history.since = 5
     assert history.step == 6
-    assert list(history.whole("every")) == [30.0, 40.0, 50.0, 60.0]
+    assert list(history.all_values("every")) == [30.0, 40.0, 50.0, 60.0]
     assert history.recent("every").tolist() == [50.0, 60.0]
-    assert list(history.whole("even")) == [4.0, 6.0]
+    assert list(history.all_values("even")) == [4.0, 6.0]
     assert history.recent("even").tolist() == [6.0]
-    assert history.recent("never").tolist() == list(history.whole("never")) == []
+    assert history.recent("never").tolist() == list(history.all_values("never")) == []
     assert list(history.examined(1)) == [6]
     assert list(history.examined(3)) == [4, 6]
 

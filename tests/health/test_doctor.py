@@ -19,7 +19,7 @@ def test_what_healed_is_kept_as_resolved_and_is_not_the_verdict():
     run = a_run({"health/diversity": lambda step: 0.05 if step < 2000 or step > 3500 else 0.9}, steps=6000)
     said = []
     for row in run:
-        said += doctor.take(row)
+        said += doctor.add(row)
         if "health/lowest" in row:
             by_step = doctor.report()
             (entry,) = by_step["findings"] or [{"resolved": "none yet"}]
@@ -37,7 +37,7 @@ def test_what_another_finding_explains_later_has_not_healed():
     doctor = Doctor(a_context(), [])
     run = a_run(late | {"health/mean_error": 4.0})
     for row in run:
-        doctor.take(row)
+        doctor.add(row)
     found = [(finding.name, finding.step, finding.resolved) for finding in doctor.findings.values()]
     assert found == [("not_learned", 1500, None), ("fixed_point", 2500, None)]
     assert doctor.report()["verdict"] == "fixed_point"

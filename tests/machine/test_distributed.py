@@ -94,7 +94,7 @@ def wait_for_step(run, step: int, process: subprocess.Popen) -> None:
 
 
 def train_together(processes: int, run, *overrides: str) -> list[int | None]:
-    """The exit statuses of so many forks, told what torchrun would tell them."""
+    """The exit statuses of so many forks, with the environment that torchrun would give them."""
     told = [partial(os.environ.update, environment) for environment in environments(processes)]
     forks = [start(run, *overrides, "device=ddp", before=before) for before in told]
     for fork in forks:
@@ -167,7 +167,7 @@ def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, sh
     stopped = status(run)
     assert stopped["state"] == "interrupted"
     assert newest_state(run)["optimizer/generator/0/step"].item() == stopped["step"]
-    # It was to go on for longer than a test has time: one process takes it up, and is stopped as well.
+    # Its steps would take longer than a test may: one process resumes it, and is stopped as well.
     goes_on = start(run, *shared, "trainer.steps=100000", "device=cpu")
     while goes_on.is_alive() and last_step(run) < stopped["step"] + 20:
         time.sleep(0.01)
@@ -180,7 +180,7 @@ def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, sh
 
 
 def test_one_of_several_processes_may_be_told_twice(monkeypatch):
-    """Once by the scheduler and once by whoever started it, who also ends it where it does not stop."""
+    """It is signalled by the scheduler and by whoever started it, who also ends it if it does not stop."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     told = []

@@ -1,4 +1,4 @@
-"""What processes say to each other, over gloo on the CPU."""
+"""How processes communicate, over gloo on the CPU."""
 
 import multiprocessing
 import os

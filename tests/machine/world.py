@@ -1,4 +1,4 @@
-"""What torchrun tells the processes that it starts."""
+"""The environment variables that torchrun sets."""
 
 import socket
 

@@ -9,7 +9,7 @@ from gan_runner.metrics import Samples
 
 
 def extracted(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features that are the pixels, and as the class the first of them."""
+    """The pixels as features, the first of them as the class."""
     return images.flatten(1), images.flatten(1)[:, 0].long()
 
 
@@ -25,7 +25,7 @@ def images_of(num_classes: int = 0) -> Dataset:
 
 
 def mixture(means: list[list[float]], std: float) -> GaussianMixture:
-    """A mixture by its attributes alone, whatever else the class asks for."""
+    """A mixture with only the attributes that metrics read."""
     dataset = GaussianMixture.__new__(GaussianMixture)
     dataset.means, dataset.std, dataset.shape = torch.tensor(means), std, (2,)
     return dataset

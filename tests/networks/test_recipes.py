@@ -123,7 +123,7 @@ def test_every_architecture_maps_noise_to_data_and_data_to_logits(name, num_clas
     assert discriminator(x, labels).shape == (4,)
 
 
-# Noise has no labels to listen to, and the last ReLU of mlp_dropout may well be shut for every sample.
+# Noise ignores labels, and the last ReLU of mlp_dropout may be 0 for every sample.
 @pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"mlp_pattern_noise", "mlp_dropout"}))
 def test_every_network_listens_to_its_labels(name):
     torch.manual_seed(0)
