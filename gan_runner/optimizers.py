@@ -119,14 +119,15 @@ class AsFunction(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
-        count = max((moments["step"] for moments in state.values() if "step" in moments), default=torch.zeros(()))
         for name, held in {"step": self.steps, **self.moments}.items():
-            for i, moment in enumerate(held):
-                # A parameter without a gradient has no moments in a checkpoint of an optimizer's own.
-                found = state[i][name] if i in state else count if name == "step" else torch.zeros_like(moment)
+            for i in state:
+                found, moment = state[i][name], held[i]
                 if found.shape != moment.shape:
                     raise ValueError(f"{name} of shape {tuple(found.shape)} for a weight of {tuple(moment.shape)}")
                 moment.copy_(found)
+        for i, step in enumerate(self.steps):
+            if state and i not in state:  # of a weight that torch's own optimizer has never seen a gradient of
+                step.copy_(self.steps[min(state)])
 
     def choices(self) -> dict[str, Any]:
         """How torch is to compute it: as configured, or in a compiled step by what can be compiled."""

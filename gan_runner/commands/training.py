@@ -153,5 +153,5 @@ def _load(state: State, kept: Kept, source: str, step: int | None = None) -> Non
         if step is not None:
             part = "state does"
             state.load_progress(kept, step)
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{source}: its {part} not fit: {last_line(error)}") from error
