@@ -30,8 +30,8 @@ check: setup  ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## measure start-up, and a step, the doctor and an evaluation beside a loop by hand (minutes, alone)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
+bench: setup  ## measure speed and start-up, ten minutes with nothing else running: make bench ARGS="starting pattern"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks $(ARGS)
 
 format: setup  ## format the code and mend what lint can
 	$(BIN)/ruff check --fix .
