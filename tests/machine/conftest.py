@@ -7,6 +7,7 @@ import pytest
 def signals_as_before():
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests that run in the background ignore
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
