@@ -72,9 +72,15 @@ def pattern(folder: Path) -> None:
 
 
 def recipes(folder: Path) -> None:
-    """Other recipes, without doctor and metrics, beside a loop by hand that is as fast."""
+    """Other recipes, without doctor, metrics and pictures, beside a loop by hand that is as fast."""
     for name, steps in RECIPES.items():
-        words = [f"experiment={name}", "doctor=none", "metric=[]", *([f"dataset.root={folder}"] * ("mnist" in name))]
+        words = [
+            f"experiment={name}",
+            "doctor=none",
+            "metric=[]",
+            "trainer.sample_every=20000",
+            *([f"dataset.root={folder}"] * ("mnist" in name)),
+        ]
         eager, compiled = prepare(*words), prepare(*words, "trainer.compile=true")
         loops = [fast_loop(eager), gan_runner_loop(eager, folder), gan_runner_loop(compiled, folder)]
         by_hand, by_eager, by_compiled = seconds_a_step(loops, steps)
