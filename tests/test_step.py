@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_runner.config import composition
 from gan_runner.config.components import check
@@ -177,3 +177,18 @@ def test_a_step_that_cannot_be_compiled_is_taken_eagerly(tmp_path, capsys):
 def test_without_a_compiler_it_is_taken_eagerly(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "there is no C++ compiler" in (why_not_compiled(Run("device=cpu").state) or "")
+
+
+def test_a_number_that_a_module_changes_is_seen_by_its_graph():
+    words = ("dataset=ring", "architecture.generator.hidden=[4]", "architecture.discriminator.hidden=[4]", "device=cpu")
+    eager, compiled = Run(*words), Run(*words)
+    take_step = CompiledStep(compiled.state, compiled.game, None, compiled.eagerly, "aot_eager")
+    for number in range(1, 4):
+        logged = []
+        for run, way in ((eager, eager.eagerly), (compiled, take_step)):
+            for activation in (m for m in run.state.discriminator.module.modules() if isinstance(m, nn.LeakyReLU)):
+                activation.negative_slope = 0.1 * number
+            _, computed = way(run.state, run.batch(number), run.schedule(number), True)
+            logged.append({name: float(tensor.mean()) for name, tensor in computed.items()})
+        assert logged[1] == pytest.approx(logged[0], abs=1e-8, rel=1e-8)
+    assert not take_step.gave_up

@@ -4,6 +4,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -42,17 +44,17 @@ class CompiledStep:
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
-        self.kinds: set[Any] = set()  # that are compiled
+        self.kinds: dict[Any, Callable[..., tuple[State, Terms]]] = {}  # the graph of each
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
         # Dropout draws the same masks as in an eager step: a compiled run is the same experiment.
-        options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": on_gpu}
-        torch._dynamo.config.recompile_limit = 64  # each kind of step counts as one
-        self.run = torch.compile(
-            step, fullgraph=True, dynamic=False, backend=backend, options=options if backend == "inductor" else None
-        )
+        options: dict[str, Any] = {"guard_filter_fn": _may_change}
+        if backend == "inductor":
+            options |= {"fallback_random": True, "triton.cudagraphs": on_gpu}
+        self.compile = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend, options=options)
         kind = torch.float32 if state.device.type == "mps" else torch.float64
-        self.rates = [torch.zeros((), dtype=kind, device=state.device) for _ in Rates._fields]
+        # Not scalars: torch takes those of fp64 for numbers, finds that it cannot, and traces the step once more.
+        self.rates = [torch.zeros(1, dtype=kind, device=state.device) for _ in Rates._fields]
         if on_gpu:
             for tensor in state.tensors():
                 torch._dynamo.mark_static_address(tensor)  # a CUDA graph writes to them where they are
@@ -61,28 +63,46 @@ class CompiledStep:
         kind = (tuple(update.due for update in batch.discriminator), batch.generator is None)
         if self.gave_up:
             return self.eagerly(state, batch, rates, measure)
-        if kind in self.kinds:
-            return self._run(state, batch, rates)
-        say("compiling the step, which takes a minute or so …")
-        begun = time.perf_counter()
         try:
-            taken = self._run(state, batch, rates)
-        except Exception as error:
+            if kind in self.kinds:
+                return self._run(self.kinds[kind], state, batch, rates)
+            say("compiling the step, which takes a minute or so …")
+            begun = time.perf_counter()
+            compiled = self.compile(_copy_of(step))
+            taken = self._run(compiled, state, batch, rates)
+        except Exception as error:  # before anything is computed; torch has many kinds of them
             self.gave_up = True
             say(f"warning: trainer.compile=true: the step cannot be compiled and is taken eagerly: {one_line(error)}")
             log_traceback(error)
             return self.eagerly(state, batch, rates, measure)
         say(f"compiled in {time.perf_counter() - begun:.1f} s")
-        self.kinds.add(kind)
+        self.kinds[kind] = compiled
         return taken
 
-    def _run(self, state: State, batch: StepBatch, rates: Rates) -> tuple[State, Terms]:
+    def _run(
+        self, run: Callable[..., tuple[State, Terms]], state: State, batch: StepBatch, rates: Rates
+    ) -> tuple[State, Terms]:
         for tensor, value in zip(self.rates, rates, strict=True):
             tensor.fill_(value)
         if state.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        state, computed = self.run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
+        state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
         # A CUDA graph overwrites what it computed at the next step.
         penalties = newest_penalties(batch, computed)
         state.penalties |= {name: penalty.clone() for name, penalty in penalties.items()}
         return state, computed
+
+
+def _may_change(guards: Sequence[Any]) -> list[bool]:
+    """Which of the conditions for a graph torch is to check at each step: numbers that a module may change.
+
+    Each graph serves one kind of step of one state, whose tensors stay what they are: the other 2,000 hold anyway.
+    """
+    return [guard.has_value and isinstance(guard.value, int | float | str) for guard in guards]
+
+
+def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with a code object of its own, to which torch attaches what it compiles."""
+    copied = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
