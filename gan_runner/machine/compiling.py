@@ -50,7 +50,7 @@ class CompiledStep:
         # Dropout draws the same masks as in an eager step: a compiled run is the same experiment.
         options: dict[str, Any] = {"guard_filter_fn": _may_change}
         if backend == "inductor":
-            options |= {"fallback_random": True, "triton.cudagraphs": on_gpu}
+            options |= {"fallback_random": True, "triton.cudagraphs": on_gpu, "size_asserts": False}
         self.compile = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend, options=options)
         kind = torch.float32 if state.device.type == "mps" else torch.float64
         # Not scalars: torch takes those of fp64 for numbers, finds that it cannot, and traces the step once more.
