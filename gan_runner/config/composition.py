@@ -97,7 +97,7 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
         HydraConfig.instance().set_config(config)  # the run's name and directory are made from the choices in it
         OmegaConf.to_container(config.hydra.run, resolve=True)
-        if not OmegaConf.is_dict(config.get("observer", {})):  # no --config-dir has that group, so it is a mere value
+        if "observer" in config and not OmegaConf.is_dict(config.observer):  # without a folder of that group, a value
             raise UserError(
                 f"observer={config.observer}: no such observer; its YAML belongs into observer/ in the folder that "
                 "--config-dir names"
