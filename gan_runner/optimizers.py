@@ -158,16 +158,49 @@ class Adam(AsFunction):
         moments = self.moments["exp_avg"], self.moments["exp_avg_sq"], self.moments.get("max_exp_avg_sq", [])
         tensors = (list(parameters), list(gradients), *moments)
         if torch.compiler.is_compiling():
-            # Here 1 - β₂ ** step is a tensor; in fp32 it would be off by 1e-4 at first. It is the same for all.
-            steps = [self.steps[0].double() for _ in self.steps]
-            self.compute(*tensors, steps, lr=learning_rate, **self.numbers, **self.choices())
-            for step in self.steps:
-                step.copy_(steps[0])
+            self.update_compiled(*tensors, learning_rate)
         elif self.at_once:
             torch._foreach_add_(self.steps, 1)
             self.fused(*tensors, self.steps, lr=learning_rate, **self.numbers)
         else:
             self.compute(*tensors, self.steps, lr=learning_rate, **self.numbers, **self.choices())
+
+    def update_compiled(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        means: list[Tensor],
+        squares: list[Tensor],
+        largest: list[Tensor],
+        learning_rate: float | Tensor,
+    ) -> None:
+        """The same in a compiled step, where 1 - β₂ ** step is a tensor: in fp32 it would be off by 1e-4 at first."""
+        own, beta1, beta2 = self.hyperparameters, self.numbers["beta1"], self.numbers["beta2"]
+        if own["amsgrad"] or own["maximize"] or own["weight_decay"]:
+            steps = [self.steps[0].double() for _ in self.steps]
+            self.compute(
+                parameters,
+                gradients,
+                means,
+                squares,
+                largest,
+                steps,
+                lr=learning_rate,
+                **self.numbers,
+                **self.choices(),
+            )
+            step = steps[0]
+        else:
+            # Both bias corrections are the same for all weights; stacked, they are not computed again for each.
+            step = self.steps[0].double() + 1
+            corrections = torch.cat([(learning_rate / (1 - beta1**step)).view(1), (1 - beta2**step).sqrt().view(1)])
+            for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
+                rate, root = corrections.to(parameter.dtype)
+                mean.lerp_(gradient, 1 - beta1)
+                square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                parameter.sub_(rate * mean / (square.sqrt() / root + own["eps"]))
+        for counted in self.steps:
+            counted.copy_(step)
 
 
 class AdamW(Adam):

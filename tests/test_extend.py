@@ -270,6 +270,6 @@ def test_an_observer_that_raises_is_reported_and_the_run_goes_on(typed):
 
 def test_what_is_no_observer_is_refused(typed, refused):
     assert "observer=spred: no such observer" in refused(*TINY, "observer=spred")
-    assert "math.sqrt is no class" in refused(*TINY, "+observer.root={_target_:math.sqrt}")
+    assert "math.sqrt is not a class" in refused(*TINY, "+observer.root={_target_:math.sqrt}")
     line = refused(*TINY, *observers("Numberless"))
     assert "observer.numberless: Numberless is no observer" in line

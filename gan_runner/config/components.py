@@ -172,10 +172,9 @@ def locate(key: str, target: Any, base: type) -> type:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}._target_: cannot find {target}: {error}") from error
-    if not isinstance(found, type):
-        raise UserError(f"{key}._target_: {target} is no class")
-    if not issubclass(found, base):
-        raise UserError(f"{key}._target_: {target} is not a {base.__module__}.{base.__qualname__}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        wanted = "a class" if base is object else f"a {base.__module__}.{base.__qualname__}"
+        raise UserError(f"{key}._target_: {target} is not {wanted}")
     if undefined := sorted(getattr(found, "__abstractmethods__", ())):
         every = f"every {base.__qualname__} must"
         raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")
