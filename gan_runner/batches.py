@@ -82,7 +82,7 @@ class Batches:
 class Schedule:
     """The learning rates of both networks over a run, and the weight of the newest weights in the moving average."""
 
-    kind: str  # constant, linear (towards 0 after `steps`) or cosine (likewise)
+    kind: str  # constant, or linear or cosine, which fall to 0 at the end of the run
     warmup_steps: int  # over which the rates rise linearly
     steps: int
     generator_start: int

@@ -74,6 +74,8 @@ class OwnStep(Optimizer):
             for name, moment in moments.items():
                 if isinstance(moment, Tensor) and moment.shape == parameter.shape:
                     moments[name] = like(parameter, moment)
+                elif self.optimizer.defaults.get("fused") and (name != "step" or moment.dim()):
+                    raise ValueError(f"{name} of shape {tuple(moment.shape)} for a weight of {tuple(parameter.shape)}")
 
 
 class AsFunction(Optimizer):

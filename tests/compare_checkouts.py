@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
+
+from tests.training import write_images
 
 DIGITS = Path(__file__).parent / "data" / "mnist"
 LOSSES = Path(__file__).parent / "data" / "losses.json"
@@ -83,16 +83,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         *("device=ddp", "device.processes=2"),
     ),
 }
-
-
-def write_images(folder: Path) -> Path:
-    """Fifty 16×16 images in three classes."""
-    noise = np.random.default_rng(0)
-    for i in range(50):
-        path = folder / f"class_{i % 3}" / f"{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
-    return folder
 
 
 def words_of(variant: str, images: Path, steps: int, log_every: int) -> list[str]:
@@ -161,7 +151,7 @@ def main() -> None:
     equal = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = write_images(folder / "images")
+        images = write_images(folder / "images", side=16)
         for variant in arguments.only:
             steps, log_every = (10, 1) if arguments.write else (STEPS, 5)
             words = words_of(variant, images, steps, log_every)

@@ -17,7 +17,8 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
 from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
-from tests.compare_checkouts import VARIANTS, words_of, write_images
+from tests.compare_checkouts import VARIANTS, words_of
+from tests.training import write_images
 
 STEPS = 20
 ONE_PROCESS = [variant for variant in VARIANTS if variant not in ("two_processes", "mnist_lsgan")]
@@ -103,7 +104,7 @@ def compare(words: list[str], backend: str) -> None:
 
 @pytest.mark.parametrize("variant", ONE_PROCESS)
 def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
-    words = [*words_of(variant, write_images(tmp_path / "images"), STEPS, 1), "device=cpu"]
+    words = [*words_of(variant, write_images(tmp_path / "images", side=16), STEPS, 1), "device=cpu"]
     words += ["trainer.discriminator_steps=2"] if variant == "theory_1d" else []  # tracing five updates takes long
     compare(words, "aot_eager")
 
@@ -111,7 +112,7 @@ def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.parametrize("variant", ["pattern_fixed", "mnist_cnn"])
 def test_so_does_what_inductor_makes_of_it(variant, tmp_path):
-    compare([*words_of(variant, write_images(tmp_path / "images"), STEPS, 1), "device=cpu"], "inductor")
+    compare([*words_of(variant, write_images(tmp_path / "images", side=16), STEPS, 1), "device=cpu"], "inductor")
 
 
 def stacked(batches: list[StepBatch]) -> StepBatch:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.compare_checkouts import LOSSES, VARIANTS, losses_of, words_of, write_images
-from tests.training import rows
+from tests.compare_checkouts import LOSSES, VARIANTS, losses_of, words_of
+from tests.training import rows, write_images
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "old_run_expected.json").read_text())
@@ -21,7 +21,7 @@ EXPECTED = json.loads((DATA / "old_run_expected.json").read_text())
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_first_ten_steps_have_the_losses_that_they_always_had(variant, typed, tmp_path):
-    words = words_of(variant, write_images(tmp_path / "images"), steps=10, log_every=1)
+    words = words_of(variant, write_images(tmp_path / "images", side=16), steps=10, log_every=1)
     ended = typed(f"hydra.run.dir={tmp_path / 'run'}", *words)
     assert ended.status == 0, ended.err
     found, expected = losses_of(tmp_path / "run"), json.loads(LOSSES.read_text())[variant]

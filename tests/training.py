@@ -51,13 +51,13 @@ INTRICATE = (
 TINY = ("trainer.batch_size=8", "trainer.log_every=5", "trainer.sample_every=50", "device=cpu")
 
 
-def write_images(folder: Path) -> Path:
-    """Fifty 8×8 images in three classes: six batches of eight an epoch."""
+def write_images(folder: Path, side: int = 8) -> Path:
+    """Fifty square images in three classes: six batches of eight an epoch."""
     noise = np.random.default_rng(0)
     for i in range(50):
         path = folder / f"class_{i % 3}" / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+        Image.fromarray(noise.integers(0, 256, (side, side), dtype=np.uint8)).save(path)
     return folder
 
 

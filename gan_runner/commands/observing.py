@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from gan_runner.commands.training import Measures, Training
 from gan_runner.config.schema import Trainer
@@ -74,7 +75,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     )
     health: list[Health] = []
     if training.config.doctor is not None:
-        make_doctor = lambda: Doctor(_context(training), logger.rows)  # noqa: E731
+        make_doctor = partial(_make_doctor, training, logger)
         health = [Health(periods, steps, settings.sample_every, make_doctor, networks, directory, logger)]
 
     def findings() -> Collection[str]:
@@ -118,9 +119,9 @@ def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Coll
     ]
 
 
-def _context(training: Training) -> RuleContext:
+def _make_doctor(training: Training, logger: Logger) -> Doctor:
     state = training.state
-    return RuleContext(
+    context = RuleContext(
         training.config,
         state.generator.module,
         state.discriminator.module,
@@ -130,10 +131,11 @@ def _context(training: Training) -> RuleContext:
         training.dataset,
         training.reference_losses(),
     )
+    return Doctor(context, logger.rows)
 
 
 def in_turn(row: Row, training: Training, own: Mapping[str, int]) -> Row:
-    """What of a row is logged at its step whatever the length of the run, and not only because the run ended there."""
+    """The part of a row that a longer run would have logged at the same step; the last step logs everything."""
     settings, step = training.settings, row["step"]
     if step == settings.steps:
         return row

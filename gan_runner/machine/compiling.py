@@ -70,6 +70,8 @@ class CompiledStep:
             begun = time.perf_counter()
             compiled = self.compile(_copy_of(step))
             taken = self._run(compiled, state, batch, rates)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # perhaps in the middle of the step, which must not be taken again
         except Exception as error:  # before anything is computed; torch has many kinds of them
             self.gave_up = True
             say(f"warning: trainer.compile=true: the step cannot be compiled and is taken eagerly: {one_line(error)}")
