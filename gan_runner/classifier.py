@@ -1,9 +1,9 @@
 """`gan-classifier`, also `python -m gan_runner.classifier`: trains a classifier that metrics take features from."""
 
 from gan_runner.commands import command_line
-from gan_runner.commands.status import Outcome, Status
 from gan_runner.config import composition
 from gan_runner.errors import UserError
+from gan_runner.status import Outcome, Status
 
 
 def main() -> None:

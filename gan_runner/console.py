@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from gan_runner.heartbeat import heartbeat
+
+STDERR = 2  # its file descriptor
 _SHOWN = {
     "loss": "loss/classifier",
     "D": "loss/discriminator",
@@ -29,15 +32,22 @@ class LogFile:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._file: TextIO | None = None
+        self.is_console = False  # in a job of a sweep, whose standard error is the same file
+        self.last_error: str | None = None
 
     def open(self, path: Path) -> None:
-        """From now on appends to `path`, beginning with the messages so far."""
+        """From now on appends to `path`, beginning with the messages so far; does nothing if it is open already."""
+        if self._file is not None:
+            return
         with suppress(OSError):
             self._file = path.open("a")
-            self._write(self._lines)
+            self.is_console = os.path.sameopenfile(self._file.fileno(), STDERR)
+            self._write([] if self.is_console else self._lines)
 
     def add(self, text: str) -> None:
         """Adds lines, each with the time."""
+        if text.startswith("error: "):
+            self.last_error = text.removeprefix("error: ")
         lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in text.splitlines()]
         if self._file is None:
             self._lines += lines
@@ -61,29 +71,42 @@ _log: LogFile | None = None
 
 @contextmanager
 def logged() -> Iterator[LogFile]:
-    """Inside the block, messages also go to the log file, which the caller opens as soon as it has a path."""
+    """Inside the block, messages also go to the log file, which the caller opens as soon as it has a path.
+
+    A block inside another uses the same log file.
+    """
     global _log  # noqa: PLW0603 (there is one console)
-    before, _log = _log, LogFile()
+    if _log is not None:
+        yield _log
+        return
+    _log = LogFile()
     try:
         yield _log
     finally:
         _log.close()
-        _log = before
+        _log = None
 
 
 def say(message: str, to: TextIO | None = None) -> None:
     """Prints a line on standard error, or on `to`; of the processes that share a run, only rank 0 does."""
     if os.environ.get("RANK", "0") != "0":
         return
+    heartbeat.beat()
     if _log is not None:
         _log.add(message)
-    print(message, file=to or sys.stderr, flush=True)
+    if _log is None or not _log.is_console:
+        print(message, file=to or sys.stderr, flush=True)
 
 
 def say_in_log(message: str) -> None:
     """Writes a line to the log only."""
     if _log is not None and os.environ.get("RANK", "0") == "0":
         _log.add(message)
+
+
+def say_traceback(error: BaseException) -> None:
+    """Prints the traceback on standard error, and writes it to the log."""
+    say("".join(traceback.format_exception(error)).rstrip())
 
 
 def log_traceback(error: BaseException) -> None:
@@ -96,6 +119,14 @@ def rounded(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3 h 20 min."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def progress_text(row: Mapping[str, float]) -> str:
@@ -130,6 +161,7 @@ class Progress:
 
     def show(self, done: int, text: str) -> None:
         """Shows how many units are done, and `text`."""
+        heartbeat.beat()
         if self._bar is not None:
             room = max(0, self._bar.console.width - _BAR_WIDTH)  # a longer text would cut the numbers
             self._bar.update(self._task, completed=done, description=text[:room])

@@ -1,8 +1,8 @@
 """`gan-evaluate`, also `python -m gan_runner.evaluate`: how near the generators of runs have come to their data."""
 
 from gan_runner.commands import command_line
-from gan_runner.commands.status import Outcome
 from gan_runner.config import composition
+from gan_runner.status import Outcome
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """`gan-sample`, also `python -m gan_runner.sample`: what a run's generator makes, from seeds and labels."""
 
 from gan_runner.commands import command_line
-from gan_runner.commands.status import Outcome, Status
 from gan_runner.config import composition
+from gan_runner.status import Outcome, Status
 
 
 def main() -> None:

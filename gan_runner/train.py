@@ -1,8 +1,8 @@
 """`gan-train`, also `python -m gan_runner.train`: plan, check, build, fit."""
 
 from gan_runner.commands import command_line
-from gan_runner.commands.status import Outcome, Status
 from gan_runner.config import composition
+from gan_runner.status import Outcome, Status
 
 # What follows is imported where it is used: `--help` needs no torch.
 

@@ -10,15 +10,15 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "gan_runner"
 FLOORS = (  # from the ground up
-    {"__init__", "errors", "paths", "randomness"},
-    {"console", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
+    {"__init__", "errors", "heartbeat", "names", "paths", "randomness", "status"},
+    {"console", "tables", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
     {"metrics", "state"},
     {"config", "step"},
     {"batches", "functional"},
     {"health", "evaluation", "machine"},
     {"runs"},
     {"observers"},
-    {"loop"},
+    {"loop", "sweeps"},
     {"commands"},
     {"train", "sample", "evaluate", "classifier"},
 )
@@ -31,7 +31,7 @@ LEAVES: dict[str, set[str]] = {
     "regularizers": set(),
 }
 NOT_FOR_LEAVES = ("hydra", "omegaconf", "torch.optim", "torch.utils.tensorboard", "torch.distributed", "logging")
-WITHOUT_TORCH = ("commands/command_line", "config/composition", "errors", "console", "paths", "train")
+WITHOUT_TORCH = ("commands/command_line", "commands/sweep", "config/composition", "errors", "console", "paths", "train")
 
 
 def imported(path: Path) -> set[str]:

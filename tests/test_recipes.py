@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_runner.commands.status import Status
 from gan_runner.config import composition
 from gan_runner.paths import CONF
+from gan_runner.status import Status
 from tests.training import status, train
 
 DIGITS = Path(__file__).parent / "data" / "mnist"  # the first 200 digits of MNIST's training set

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner.commands.status import Status
 from gan_runner.errors import UserError
 from gan_runner.runs import checkpoint
+from gan_runner.status import Status
 from tests.training import (
     INTRICATE,
     TINY,

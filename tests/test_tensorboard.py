@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-from gan_runner.commands.status import Status
+from gan_runner.status import Status
 from tests.training import last_step, rows, start, train
 
 OVERRIDES = (

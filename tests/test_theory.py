@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_runner.commands.status import Status
 from gan_runner.datasets import Gaussian1D
 from gan_runner.observers import theory
+from gan_runner.status import Status
 from tests.training import rows, status, train
 
 

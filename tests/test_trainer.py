@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from gan_runner.batches import learning_rate_factor
-from gan_runner.commands.status import Status
 from gan_runner.config import composition
 from gan_runner.config.components import Experiment, check
 from gan_runner.datasets import DataFacts
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_state
 from gan_runner.state import State
+from gan_runner.status import Status
 from tests.training import assert_same_end, newest_state, rows, train
 
 # Batch norm in both networks, so that what is seen together and how often is seen in the result.

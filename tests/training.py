@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner.commands.status import Outcome
 from gan_runner.config import composition
 from gan_runner.runs import checkpoint
+from gan_runner.status import Outcome
 from gan_runner.tensor_files import flatten, parse
 from gan_runner.train import train as gan_train
 

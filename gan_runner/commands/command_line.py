@@ -4,6 +4,7 @@ A single run is composed here; everything else (`--help`, `--cfg`, `--multirun` 
 imports torch, so that `--help` answers at once.
 """
 
+import argparse
 import os
 import shutil
 import signal
@@ -17,11 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_runner.commands.status import Outcome, Status
-from gan_runner.config.composition import Request, check_sweep, compose, parse, parse_arguments, plain
+from gan_runner.config.composition import Request, compose, compose_sweep, is_grid, parse, parse_arguments, plain
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.paths import CONF
+from gan_runner.status import Outcome, Status
 
 Command = Callable[[Request], Outcome]
 
@@ -37,7 +38,7 @@ def run(command: Command, config_name: str) -> None:
             if arguments.resolve:  # here a mistake is one line, with Hydra a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
             if arguments.multirun:
-                check_sweep(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
+                sys.exit(_sweep(command, arguments, config_name))
             sys.exit(_leave_to_hydra(command, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
@@ -46,7 +47,7 @@ def run(command: Command, config_name: str) -> None:
         composed = [o for o in overrides if not (resumes and "." in o.key_or_group) or o.key_or_group[:6] == "hydra."]
         config = compose([str(o.input_line) for o in composed], config_name, arguments.config_dir)
         if config.hydra.mode == RunMode.MULTIRUN:
-            sys.exit(_leave_to_hydra(command, config_name))
+            sys.exit(_sweep(command, arguments, config_name))
         directory_chosen = any(override.key_or_group == "hydra.run.dir" for override in overrides)
         directory = Path(config.hydra.run.dir).expanduser()
         status = command(Request(plain(config), overrides, directory, directory_chosen)).status
@@ -59,6 +60,17 @@ def run(command: Command, config_name: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     sys.exit(status)
+
+
+def _sweep(command: Command, arguments: argparse.Namespace, config_name: str) -> int:
+    """Runs the jobs of a sweep: of trainings our own way, of other commands and for other sweepers Hydra's."""
+    name = arguments.config_name or config_name
+    request = compose_sweep(arguments.overrides, name, arguments.config_dir)
+    if config_name != "train" or not is_grid(request.config):
+        return _leave_to_hydra(command, config_name)
+    from gan_runner.commands.sweep import run_sweep
+
+    return run_sweep(request, arguments.config_dir)[0]
 
 
 def _leave_to_hydra(command: Command, config_name: str) -> int:

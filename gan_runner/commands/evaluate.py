@@ -1,6 +1,5 @@
 """`gan-evaluate`: measures one or several runs; writes evaluation.json and pictures, prints a table of figures."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner import pictures
-from gan_runner.commands.status import Status
 from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import logged, rounded, say
@@ -22,6 +20,8 @@ from gan_runner.machine.devices import one_device
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
+from gan_runner.status import Status
+from gan_runner.tables import show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -184,21 +184,3 @@ def _cell(report: Report | None, name: str, metric: str) -> str:
     if name in report.figures:
         return rounded(report.figures[name].value)
     return "failed" if metric in report.failures else ""
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """A table of plain cells: rich would take brackets in a path for markup."""
-    from rich.table import Table
-    from rich.text import Text
-
-    filled = Table(*heads)
-    for row in rows:
-        filled.add_row(*map(Text, row))
-    return filled
-
-
-def show(table: "Table") -> None:
-    """Prints a table on standard output, as wide as the terminal, or wide enough for any table."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 240).print(table)

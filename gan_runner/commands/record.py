@@ -9,9 +9,8 @@ import torch
 
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
-from gan_runner.commands.status import Status
 from gan_runner.commands.training import Measures, Training
-from gan_runner.config.components import find_targets
+from gan_runner.config.trust import find_targets
 from gan_runner.console import rounded, say
 from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
@@ -20,6 +19,7 @@ from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import memory, parameter_count
+from gan_runner.status import Status
 
 SUMMARIZED = ("loss/", "score/", "divergence/", "theory/", "metric/", "observer/", "speed/")
 

@@ -1,6 +1,6 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
-import traceback
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 
 from gan_runner.commands.observing import watch_from_main, watch_from_others
 from gan_runner.commands.record import Record
-from gan_runner.commands.status import Status
 from gan_runner.commands.training import (
     Measures,
     Training,
@@ -19,8 +18,9 @@ from gan_runner.commands.training import (
     restore,
 )
 from gan_runner.config.components import Experiment, check
-from gan_runner.console import LogFile, log_traceback, logged, say
+from gan_runner.console import LogFile, logged, say, say_traceback
 from gan_runner.errors import UserError, one_line
+from gan_runner.heartbeat import heartbeat
 from gan_runner.loop import fit
 from gan_runner.machine.launch import under_torchrun
 from gan_runner.machine.ranks import Ranks
@@ -28,7 +28,9 @@ from gan_runner.machine.signals import on_stop_signal
 from gan_runner.observers.base import Diverged, Interrupted, Observer
 from gan_runner.observers.stop import StopWhenAsked
 from gan_runner.runs.directory import RunDirectory, read_json
+from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
+from gan_runner.status import Status
 
 
 def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment | None = None) -> int:
@@ -59,6 +61,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
+        keep_threads(plan.path)
     dataset = ranks.main_first(lambda: prepare_dataset(experiment, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
@@ -102,6 +105,12 @@ def claim(held: ExitStack, plan: Plan) -> RunDirectory:
     return held.enter_context(closing(directory))
 
 
+def keep_threads(path: Path) -> None:
+    """A run goes on with as many threads as it began with: how sums are rounded depends on it."""
+    if not under_torchrun() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(Manifest.of(path).threads or torch.get_num_threads(), os.cpu_count() or 1))
+
+
 def already_completed(path: Path, steps: int) -> bool:
     """True, with a message, if the run is already complete."""
     status = read_json(path / "status.json")
@@ -117,30 +126,31 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
     state, settings, status = training.state, training.settings, Status.COMPLETED
     ended: BaseException | None = None
     try:
-        fit(
-            state,
-            settings.steps,
-            training.batches,
-            training.schedule,
-            training.take_step,
-            observers,
-            settings.log_every,
-        )
+        with heartbeat.steps(lambda: state.step):
+            fit(
+                state,
+                settings.steps,
+                training.batches,
+                training.schedule,
+                training.take_step,
+                observers,
+                settings.log_every,
+            )
     except Interrupted as error:
         status, ended = Status.INTERRUPTED, error
     except Diverged as error:
         status, ended = Status.DIVERGED, error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's class that calls sys.exit has failed, whatever the status
         status, ended = Status.FAILED, error
         if not isinstance(error, OSError):  # a disk is the user's; anything else is ours, or the user's own class
-            traceback.print_exc()
-            log_traceback(error)
+            say_traceback(error)
     for observer in observers:
         observer.end(ended)
     if status in (Status.COMPLETED, Status.INTERRUPTED):
         return status, None
     assert ended is not None
-    message = f"after step {state.step}: {ended if status == Status.DIVERGED else one_line(ended)}"
+    reason = f"sys.exit({ended.code}) was called" if isinstance(ended, SystemExit) else one_line(ended)
+    message = f"after step {state.step}: {ended if status == Status.DIVERGED else reason}"
     say(f"error: {status.name.lower()} {message}")
     return status, message
 

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import torch
 
 from gan_runner.config.schema import Config, validate
+from gan_runner.config.trust import find_targets
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.losses import Loss
@@ -178,18 +179,4 @@ def locate(key: str, target: Any, base: type) -> type:
     if undefined := sorted(getattr(found, "__abstractmethods__", ())):
         every = f"every {base.__qualname__} must"
         raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")
-    return found
-
-
-def find_targets(node: Any, key: str = "") -> dict[str, str]:
-    """Every `_target_` in `node`, at any depth, by its key."""
-    children: Mapping[Any, Any] = (
-        node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list) else {}
-    )
-    found = {}
-    for name, child in children.items():
-        path = f"{key}.{name}" if key else str(name)
-        if name == "_target_":
-            found[path] = str(child)
-        found |= find_targets(child, path)
     return found

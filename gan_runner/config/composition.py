@@ -5,27 +5,34 @@ traceback. Nothing here imports torch, so that `--help` answers at once.
 """
 
 import argparse
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from hydra.types import RunMode
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.errors import UserError, did_you_mean, one_line
+from gan_runner.names import directory_name
 from gan_runner.paths import CONF
 
 
@@ -64,27 +71,71 @@ def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Overrid
     return parsed
 
 
-def check_sweep(overrides: Sequence[str], config_name: str, config_dir: str | None) -> None:
-    """Composes a sweep's first job, and those that differ from it by the choice of one group; raises `UserError`."""
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a command line with `-m` asks for."""
+
+    jobs: list["JobRequest"]
+    directory: Path
+    config: DictConfig  # that of the first job, for Hydra's node in it
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One run of a sweep."""
+
+    swept: dict[str, str]  # what is swept, as typed
+    overrides: list[str]  # all of the job's, but Hydra's own
+    plain: dict[str, Any]  # its configuration, resolved
+
+
+def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | None) -> SweepRequest:
+    """Each combination of what is swept, on the command line or in hydra.sweeper.params; raises `UserError`.
+
+    A sweep whose name is not typed is named by the time.
+    """
     loader = _loader(config_dir)
-    groups, parsed = loader.config_loader.list_groups(""), parse(overrides, loader)
-    swept = []
-    for override in parsed:
-        if override.is_discrete_sweep():
-            swept.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-            if not swept[-1]:
-                raise UserError(f"{override.input_line}: stands for nothing")
-    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    first = [choices[0] for choices in swept]
-    plain(compose([*fixed, *first], config_name, config_dir))
-    for place, choices in enumerate(swept):
-        for choice in choices[1:] if choices[0].partition("=")[0] in groups else []:
-            compose([*fixed, *first[:place], choice, *first[place + 1 :]], config_name, config_dir)
+    typed = parse(overrides, loader)
+    first = compose([_choices(override)[0] for override in typed], config_name, config_dir)
+    params = parse([f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()], loader)
+    by_key = {override.get_key_element(): override for override in [*params, *typed]}  # what is typed has the last word
+    swept = [key for key, override in by_key.items() if override.is_sweep_override()]
+    jobs = []
+    for chosen in itertools.product(*(_choices(override) for override in by_key.values())):
+        words = dict(zip(by_key, chosen, strict=True))
+        own = [word for key, word in words.items() if not key.startswith(("hydra.", "hydra/"))]
+        values = {key.lstrip("+"): words[key].removeprefix(f"{key}=") for key in swept}
+        jobs.append(JobRequest(values, own, plain(compose(chosen, config_name, config_dir))))
+    directory = Path(first.hydra.sweep.dir).expanduser()
+    if not ({"name", "hydra.sweep.dir"} & ({*by_key} - {*swept})):
+        name = directory.name if len({job.plain.get("name") for job in jobs}) == 1 else "sweep"
+        dated = directory.with_name(f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+        numbered = (dated.with_name(f"{dated.name}_{number}") for number in itertools.count(2))
+        directory = next(path for path in itertools.chain([dated], numbered) if not path.exists())
+    return SweepRequest(jobs, directory, first)
 
 
-def directory_name(text: str) -> str:
-    """`text`, e.g. a sweep job's overrides, as the name of a directory: only characters in [A-Za-z0-9_.-]."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-") or "job"
+def is_grid(config: DictConfig) -> bool:
+    """Whether the jobs of a sweep are all combinations, and no sweeper chooses among them."""
+    return bool(config.hydra.sweeper._target_ == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}")
+
+
+def make_launcher(config: DictConfig, config_dir: str | None, task: Callable[[DictConfig], Any]) -> Launcher:
+    """The launcher that `config` names, another than ours, to call `task` for each job."""
+    context = HydraContext(_loader(config_dir).config_loader, Callbacks(config))
+    return Plugins.instance().instantiate_launcher(context, task, config)
+
+
+def _choices(override: Override) -> list[str]:
+    """The values of an override that is swept, each as an override; otherwise the override itself."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: needs a search; a grid takes values that can be counted")
+    choices = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not choices:
+        raise UserError(f"{override.input_line}: stands for nothing")
+    return choices
 
 
 OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)  # for conf/

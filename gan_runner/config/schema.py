@@ -115,6 +115,19 @@ class Device(Section):
     hold_dataset: bool
 
 
+class SideBySide(Section):
+    """How the jobs of a sweep run on one machine: `hydra/launcher=local`."""
+
+    jobs: PositiveInt | None
+    jobs_per_gpu: PositiveInt
+    retries: NonNegativeInt
+    retry: list[Literal["failed", "diverged", "refused"]]
+    timeout: PositiveFloat | None
+    heartbeat: PositiveFloat | None
+    fail_fast: bool
+    dry_run: bool
+
+
 class Config(Section):
     """A whole run."""
 

@@ -5,7 +5,6 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gan_runner.config.components import find_targets
 from gan_runner.errors import UserError
 
 # Allowed besides what the user trusts: components, which compute, and touch no files but the data's. Other classes of
@@ -34,6 +33,20 @@ def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where
             found = getattr(importlib.import_module(module), name, None) if _is_module(module) else None
             if not isinstance(found, type) or found.__module__.split(".")[0] != target.split(".")[0]:
                 raise UserError(f"{where}: {key} is {target}, which is no class of that package; nothing was loaded")
+
+
+def find_targets(node: Any, key: str = "") -> dict[str, str]:
+    """Every `_target_` in `node`, at any depth, by its key."""
+    children: Mapping[Any, Any] = (
+        node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list) else {}
+    )
+    found = {}
+    for name, child in children.items():
+        path = f"{key}.{name}" if key else str(name)
+        if name == "_target_":
+            found[path] = str(child)
+        found |= find_targets(child, path)
+    return found
 
 
 def _is_module(path: str) -> bool:

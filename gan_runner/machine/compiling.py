@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_runner.console import log_traceback, say
 from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
+from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
 from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
 
@@ -68,8 +69,9 @@ class CompiledStep:
                 return self._run(self.kinds[kind], state, batch, rates)
             say("compiling the step, which takes a minute or so …")
             begun = time.perf_counter()
-            compiled = self.compile(_copy_of(step))
-            taken = self._run(compiled, state, batch, rates)
+            with heartbeat.long_work():
+                compiled = self.compile(_copy_of(step))
+                taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # perhaps in the middle of the step, which must not be taken again
         except Exception as error:  # before anything is computed; torch has many kinds of them

@@ -55,9 +55,10 @@ def _start(processes: int, function: Callable[..., int], arguments: Sequence[Any
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     context = multiprocessing.get_context("spawn")
     workers: list[BaseProcess] = []
+    threads = max(1, torch.get_num_threads() // processes)  # share them
     for rank in map(str, range(processes)):
         environment = world | {"RANK": rank, "LOCAL_RANK": rank}
-        workers.append(context.Process(target=_worker, args=(environment, function, arguments)))
+        workers.append(context.Process(target=_worker, args=(environment, threads, function, arguments)))
         workers[-1].start()
     return workers
 
@@ -74,11 +75,11 @@ def _wait(workers: Sequence[BaseProcess]) -> None:
             timeout = GRACE  # most notice the failure themselves, and rank 0 records it
 
 
-def _worker(environment: dict[str, str], function: Callable[..., int], arguments: Sequence[Any]) -> None:
+def _worker(environment: dict[str, str], threads: int, function: Callable[..., int], arguments: Sequence[Any]) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(environment["WORLD_SIZE"])))  # share the cores
+    torch.set_num_threads(threads)
     raise SystemExit(function(*arguments))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from gan_runner.console import Progress, say
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
+from gan_runner.heartbeat import heartbeat
 from gan_runner.metrics import Goal
 from gan_runner.observers.base import Moment, Observer, Row
 from gan_runner.observers.networks import Networks
@@ -51,7 +52,8 @@ class Evaluate(Observer):
 
     def __call__(self, moment: Moment) -> None:
         last = moment.step == self.steps
-        self.report = self.evaluation(self.networks.sample, self.networks.seed, last, self.progress)
+        with heartbeat.long_work():
+            self.report = self.evaluation(self.networks.sample, self.networks.seed, last, self.progress)
         if self.report.figures or self.report.failures:
             moment.row.update(self.report.row())
             self.best.take(moment.step, moment.row)

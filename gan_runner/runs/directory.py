@@ -80,9 +80,23 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").exists()
 
 
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock of the run in `path`."""
+    try:
+        with (path / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def is_taken(path: Path) -> bool:
-    """Whether `path` holds anything but hidden files, which a run that was killed at once leaves."""
-    return path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir()))
+    """Whether `path` holds more than a run that ended at once leaves: hidden files and, in a sweep, its log.txt."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not file.name.startswith(".") and file.name != "log.txt" for file in path.iterdir())
 
 
 def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
 from gan_runner import __version__
 from gan_runner.config.schema import validate
@@ -25,6 +25,7 @@ class Manifest(BaseModel):
     data: dict[str, Any] = {}
     extractor: str | None = None  # its hash
     wall_seconds: NonNegativeFloat = 0.0
+    machine: dict[str, Any] = {}
 
     @classmethod
     def of(cls, run: Path) -> "Manifest":
@@ -32,6 +33,14 @@ class Manifest(BaseModel):
         path = run / "manifest.json"
         manifest: Manifest = validate(cls, read_json(path), str(path))
         return manifest
+
+    @property
+    def threads(self) -> int | None:
+        """With how many threads each process of the run computed."""
+        threads: int | None = validate(
+            PositiveInt | None, self.machine.get("threads"), "manifest.json: machine.threads"
+        )
+        return threads
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.components import find_targets
 from gan_runner.config.composition import Request
+from gan_runner.config.trust import find_targets
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.runs.directory import is_run, is_taken, read_run
 

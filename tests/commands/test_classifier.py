@@ -18,13 +18,13 @@ from PIL import Image
 from gan_runner.classifier import main
 from gan_runner.commands import classifier as classification
 from gan_runner.commands.classifier import train_classifier
-from gan_runner.commands.status import Status
 from gan_runner.config import composition
 from gan_runner.console import Progress
 from gan_runner.datasets import Images
 from gan_runner.errors import UserError
 from gan_runner.evaluation.classifier import ClassifierNetwork
 from gan_runner.evaluation.extractors import Classifier, find_extractor
+from gan_runner.status import Status
 from tests.conftest import REPOSITORY, tree
 from tests.training import TINY
 from tests.training import train as gan_train

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_runner.commands.status import Status
 from gan_runner.errors import UserError
 from gan_runner.runs.directory import RunDirectory
+from gan_runner.status import Status
 from tests.evaluation.conftest import STEPS, evaluate, evaluation
 from tests.training import train
 

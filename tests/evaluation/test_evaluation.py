@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from gan_runner import console
-from gan_runner.commands.status import Outcome, Status
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import ArrayDataset, DataFacts
@@ -20,6 +19,7 @@ from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.extractors import Classifier, extract, extract_cached
 from gan_runner.runs.directory import read_objective
+from gan_runner.status import Outcome, Status
 from gan_runner.tensor_files import parse
 from tests.conftest import REPOSITORY
 from tests.evaluation.conftest import STEPS, evaluate, evaluation

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_runner.commands.status import Status
 from gan_runner.health.doctor import Doctor
+from gan_runner.status import Status
 from tests.health.by_hand import AT_LN2, DIGITS, LN2, NOISE, a_context, a_run
 from tests.training import INTRICATE, newest_state, rows, status, train, write_images
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from gan_runner.commands.status import Status
 from gan_runner.config.schema import Device
 from gan_runner.errors import UserError
 from gan_runner.machine.devices import check_device, process_count
+from gan_runner.status import Status
 from tests.training import TINY, status, train
 
 

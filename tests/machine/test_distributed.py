@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gan_runner.commands.status import Status
 from gan_runner.commands.train import answering_signals
 from gan_runner.machine import ranks
 from gan_runner.metrics import NearestNeighbours
+from gan_runner.status import Status
 from tests.machine.world import environments
 from tests.training import last_step, newest_state, rows, start, status, train, write_images
 

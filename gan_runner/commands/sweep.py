@@ -1,0 +1,173 @@
+"""`gan-train -m`: many runs, and what became of each."""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from gan_runner.config.composition import JobRequest, SweepRequest, plain
+from gan_runner.config.schema import SideBySide, validate
+from gan_runner.console import say
+from gan_runner.machine.signals import on_stop_signal
+from gan_runner.paths import CONF
+from gan_runner.runs.directory import in_use
+from gan_runner.status import Status
+from gan_runner.sweeps.foreign import run_elsewhere
+from gan_runner.sweeps.job import GRACE, Order
+from gan_runner.sweeps.jobs import Sweep, SweepDirectory, objective_of, read_sweep
+from gan_runner.sweeps.plan import Task, plan_jobs
+from gan_runner.sweeps.pool import Pool, Running, Source
+from gan_runner.sweeps.view import View, table_of_jobs, table_of_tasks
+from gan_runner.tables import show
+
+LOCAL = CONF / "hydra/launcher/local.yaml"
+TRAIN = "gan_runner.train:train"
+PRELOAD = ["gan_runner.train", "gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
+
+
+class Grid:
+    """Jobs that are all known from the start, as the source of a pool."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = iter(tasks)
+
+    def next(self) -> Task | None:
+        return next(self._tasks, None)
+
+    def ended(self, task: Task) -> None:
+        """Nothing follows from it."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Keeps sweep.json up to date, and shows what happens."""
+
+    directory: SweepDirectory
+    sweep: Sweep
+    view: View
+
+    def changed(self, task: Task) -> None:
+        self.sweep.jobs[task.name] = task.job
+        self.directory.write(self.sweep)
+        self.view.changed(task)
+
+    def show(self, running: Sequence[Running]) -> None:
+        self.view.show(running)
+
+
+def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, list[Task]]:
+    """The whole of a sweep: what is left to do of it, and its table; the exit status and the jobs.
+
+    Raises `UserError`.
+    """
+    launcher, defaults = plain(request.config.hydra.launcher), yaml.safe_load(LOCAL.read_text())
+    is_local = launcher["_target_"] == defaults["_target_"]
+    chosen = {key: value for key, value in (launcher if is_local else defaults).items() if key != "_target_"}
+    settings: SideBySide = validate(SideBySide, chosen, "hydra.launcher")
+    before = read_sweep(request.directory)
+    tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
+    unique = list({task.name: task for task in tasks}.values())
+    if settings.dry_run:
+        show(table_of_tasks(unique))
+        return Status.COMPLETED, tasks
+    with closing(SweepDirectory(request.directory)) as directory:
+        jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
+        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*request.jobs[0].swept], jobs=jobs)
+        to_do = [task for task in unique if task.to_do]
+        for task in unique:
+            if not task.to_do:
+                say(f"{task.name}: {task.job.state}, {task.why}")
+        _wait_for_orphans([directory.path / task.name for task in to_do])
+        view = View(directory.path, sweep.jobs, to_do)
+        account = Account(directory, sweep, view)
+        try:
+            if is_local:
+                interrupted = run_side_by_side(account, settings, Grid(to_do))
+            else:
+                interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
+        finally:
+            view.close()
+        return _end(account, unique, interrupted), tasks
+
+
+def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
+    """Runs jobs on this machine; returns whether the sweep was asked to stop before its end."""
+    pool = Pool(account.directory.path, settings, TRAIN, PRELOAD, account)
+
+    def stop() -> None:
+        say("stopping: running jobs save themselves; once more to kill them" if not pool.stops else "killing")
+        pool.ask_to_stop()
+
+    with on_stop_signal(stop, once=False):
+        try:
+            pool.run(source)
+        except OSError as error:
+            say(f"error: the sweep cannot go on: {error.strerror or error}")
+    return pool.stops > 0
+
+
+def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None, to_do: Sequence[Task]) -> bool:
+    """Runs jobs with a launcher of Hydra's or of others; returns whether it was interrupted."""
+    path = account.directory.path.absolute()
+    orders = {task.name: Order(TRAIN, task.job.config, task.job.overrides, path / task.name) for task in to_do}
+    interrupted = False
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with on_stop_signal(stop, once=True):
+        try:
+            run_elsewhere(config, config_dir, to_do, orders)
+        except KeyboardInterrupt:
+            interrupted = True
+    for task in to_do:
+        account.changed(task)
+    return interrupted
+
+
+def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
+    """The table of all jobs, and the exit status."""
+    directory, jobs = account.directory, account.sweep.jobs
+    states = {jobs[task.name].state for task in tasks}
+    show(table_of_jobs(jobs, directory.path))
+    if states == {"refused"}:
+        directory.remove_if_empty()
+        return Status.REFUSED
+    print(directory.path)
+    if interrupted:
+        say("the same command goes on with this sweep")
+        return Status.INTERRUPTED
+    return Status.COMPLETED if states == {"completed"} else Status.FAILED
+
+
+def _wait_for_orphans(paths: Sequence[Path]) -> None:
+    """Waits while jobs of a sweep that was killed save themselves."""
+    end, told = time.monotonic() + GRACE, False
+    while time.monotonic() < end and any(map(in_use, paths)):
+        if not told:
+            say("waiting for jobs of the sweep before, which are saving themselves")
+            told = True
+        time.sleep(0.1)
+
+
+def launch(config: DictConfig, jobs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """A batch of jobs for a sweeper that is not ours: their return values are the objectives, NaN for none."""
+    fixed = {*config.hydra.overrides.task}
+    swept = [dict(word.split("=", 1) for word in words if word not in fixed) for words in overrides]
+    wanted = [JobRequest(s, list(o), plain(job)) for s, o, job in zip(swept, overrides, jobs, strict=True)]
+    status, tasks = run_sweep(SweepRequest(wanted, Path(config.hydra.sweep.dir), config), None)
+    if status == Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    returned = []
+    for task in tasks:
+        value = objective_of(Path(config.hydra.sweep.dir) / task.name)
+        returned.append(JobReturn(overrides=task.job.overrides, status=JobStatus.COMPLETED))
+        returned[-1].return_value = math.nan if value is None else value
+    return returned

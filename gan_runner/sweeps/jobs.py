@@ -1,0 +1,119 @@
+"""The jobs of a sweep and what became of them: sweep.json, locked by the command that is at work on it."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+
+from gan_runner.config.schema import validate
+from gan_runner.errors import UserError
+from gan_runner.paths import write_atomically
+from gan_runner.runs.directory import is_run, read_json, read_objective
+
+State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted"]
+ENDED = ("completed", "failed", "refused", "diverged")
+
+
+class Job(BaseModel):
+    """One run of a sweep. It is its configuration; its name is only how it is called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    swept: dict[str, str]  # what the command sweeps, as typed
+    overrides: list[str]
+    config: dict[str, Any]  # resolved, as in config.yaml
+    state: State = "waiting"
+    step: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0  # of all attempts
+    attempts: NonNegativeInt = 0
+    reason: str | None = None  # why it is not completed
+
+    @property
+    def steps(self) -> int:
+        """The step at which it is completed."""
+        steps: int = self.config["trainer"]["steps"]
+        return steps
+
+
+class Sweep(BaseModel):
+    """The content of sweep.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: list[str]
+    swept: list[str]  # the keys, as typed
+    jobs: dict[str, Job]  # by the names of their directories
+
+
+class SweepDirectory:
+    """The directory of a sweep, made if it is not there, and locked by this process until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_new = path, not path.is_dir()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UserError(f"{path}: cannot make the directory of the sweep: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise UserError(f"{path}: another command is at work on this sweep (process {holder})") from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def write(self, sweep: Sweep) -> None:
+        """Writes sweep.json."""
+        content = (json.dumps(sweep.model_dump(), indent=1) + "\n").encode()
+        write_atomically(self.path / "sweep.json", content, durable=False)
+
+    def remove_if_empty(self) -> None:
+        """Removes what this command has made, if it holds no job."""
+        if self.is_new and {file.name for file in self.path.iterdir()} <= {".lock", "sweep.json"}:
+            for file in self.path.iterdir():
+                file.unlink()
+            self.path.rmdir()
+
+    def close(self) -> None:
+        """Unlocks it."""
+        os.close(self._lock)
+
+
+def read_sweep(path: Path) -> Sweep | None:
+    """The sweep in `path`, None if there is none. Raises `UserError`."""
+    file = path / "sweep.json"
+    if not file.exists():
+        return None
+    content = read_json(file)
+    sweep: Sweep = validate(Sweep, content, str(file))
+    for name, job in sweep.jobs.items():
+        job.config = content["jobs"][name]["config"]  # letter for letter: `validate` makes 1 of 1.0
+    return sweep
+
+
+def look_at_run(job: Job, path: Path) -> None:
+    """Brings the job up to date with its run directory: it may have gone on by itself, or be gone."""
+    if not is_run(path):
+        if job.state not in ("failed", "refused", "diverged"):
+            job.state, job.step = "waiting", 0
+        return
+    status = read_json(path / "status.json")
+    job.step = validate(NonNegativeInt, status.get("step", 0), f"{path / 'status.json'}: step")
+    state = status.get("state")
+    if state == "completed" or job.state not in ENDED:
+        known = state in ("completed", "failed", "diverged")
+        job.state = validate(State, state) if known else "interrupted"
+        job.reason = status.get("message") if known else None
+
+
+def objective_of(path: Path) -> float | None:
+    """The best value so far of the figure that the job in `path` is selected by, None if there is none yet."""
+    try:
+        return read_objective(path)
+    except UserError:
+        return None

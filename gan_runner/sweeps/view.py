@@ -1,0 +1,112 @@
+"""What a sweep shows: a live view on a terminal, plain lines elsewhere, and a table at the end."""
+
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_runner.console import duration, rounded, say
+from gan_runner.sweeps.jobs import Job, objective_of
+from gan_runner.sweeps.plan import Task
+from gan_runner.tables import table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gan_runner.sweeps.pool import Running
+
+PAUSE = 60.0  # seconds between two plain lines about running jobs
+SHOWN = 12  # running jobs in the live view
+
+
+class View:
+    """How far the sweep is."""
+
+    def __init__(self, directory: Path, jobs: dict[str, Job], to_do: Sequence[Task]) -> None:
+        self.directory, self.jobs = directory, jobs
+        self.to_do = {task.name: (task.job, task.job.step) for task in to_do}  # with the step it begins at
+        self.ended: set[str] = set()
+        self.begun = self.said = time.monotonic()
+        self.live: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self.live.start()
+
+    def changed(self, task: Task) -> None:
+        """A line about a job that has begun or ended."""
+        job = task.job
+        if job.state == "running":
+            self.ended.discard(task.name)  # it is tried again
+            self._say(f"{task.name}: {'begins' if job.attempts == 1 else f'attempt {job.attempts}'}")
+            return
+        self.ended.add(task.name)
+        value = objective_of(self.directory / task.name)
+        best = f", best {rounded(value)}" if value is not None else ""
+        reason = f": {job.reason}" if job.reason else ""
+        count = f"[{len(self.ended)}/{len(self.to_do)}]"
+        self._say(f"{count} {task.name}: {job.state} after {duration(job.seconds)}{best}{reason}")
+
+    def show(self, running: Sequence["Running"]) -> None:
+        """The running jobs."""
+        now = time.monotonic()
+        if self.live is not None:
+            self.live.update(self._picture(running), refresh=True)
+        elif running and now - self.said > PAUSE:
+            steps = (f"{job.task.name} {job.task.job.step}/{job.task.job.steps}" for job in running)
+            self._say(f"{', '.join(steps)}{self._time_left()}")
+
+    def _say(self, line: str) -> None:
+        self.said = time.monotonic()
+        if self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
+    def _picture(self, running: Sequence["Running"]) -> "Table":
+        rows = []
+        for one in running[:SHOWN]:
+            job = one.task.job
+            bar = "━" * round(20 * job.step / job.steps)
+            value = objective_of(self.directory / one.task.name)
+            time_so_far = duration(time.monotonic() - one.begun)
+            rows.append([one.task.name, f"{bar:20}", f"{job.step}/{job.steps}", rounded(value), time_so_far])
+        states = Counter(job.state for job in self.jobs.values())
+        counted = ", ".join(f"{count} {state}" for state, count in states.items())
+        picture = table(["running", "", "step", "best", "time"], rows)
+        picture.title = f"{self.directory}: {counted}{self._time_left()}"
+        return picture
+
+    def _time_left(self) -> str:
+        """An estimate from the steps that this command has taken so far."""
+        done = sum(job.step - begin for job, begin in self.to_do.values())
+        all_steps = sum(job.steps - begin for job, begin in self.to_do.values())
+        left = sum(job.steps - job.step for job, _ in self.to_do.values() if job.state in ("waiting", "running"))
+        if not 0 < done < all_steps:
+            return ""
+        return f", about {duration(math.ceil(left * (time.monotonic() - self.begun) / done))} left"
+
+    def close(self) -> None:
+        """Removes the live view."""
+        if self.live is not None:
+            self.live.stop()
+
+
+def table_of_jobs(jobs: dict[str, Job], directory: Path) -> "Table":
+    """Every job: what became of it, the best value of the figure that it is selected by, and why it ended early."""
+    rows = []
+    for name, job in jobs.items():
+        best = rounded(objective_of(directory / name))
+        rows.append([name, job.state, f"{job.step}/{job.steps}", best, duration(job.seconds), job.reason or ""])
+    return table(["job", "state", "step", "best", "time", "reason"], rows)
+
+
+def table_of_tasks(tasks: Sequence[Task]) -> "Table":
+    """What a command would do with each job."""
+    rows = [[t.name, t.job.state, f"{t.job.step}/{t.job.steps}", t.to_do or "nothing", t.why] for t in tasks]
+    return table(["job", "state", "step", "to do", ""], rows)
