@@ -44,6 +44,9 @@ class Grid:
     def ended(self, task: Task) -> None:
         """Nothing follows from it."""
 
+    def watch(self, running: Sequence[Running]) -> None:
+        """Each job comes to its own end."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -67,10 +70,7 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
 
     Raises `UserError`.
     """
-    launcher, defaults = plain(request.config.hydra.launcher), yaml.safe_load(LOCAL.read_text())
-    is_local = launcher["_target_"] == defaults["_target_"]
-    chosen = {key: value for key, value in (launcher if is_local else defaults).items() if key != "_target_"}
-    settings: SideBySide = validate(SideBySide, chosen, "hydra.launcher")
+    settings, is_local = launcher_settings(request.config)
     before = read_sweep(request.directory)
     tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
     unique = list({task.name: task for task in tasks}.values())
@@ -84,7 +84,7 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
         for task in unique:
             if not task.to_do:
                 say(f"{task.name}: {task.job.state}, {task.why}")
-        _wait_for_orphans([directory.path / task.name for task in to_do])
+        wait_for_orphans([directory.path / task.name for task in to_do])
         view = View(directory.path, sweep.jobs, to_do)
         account = Account(directory, sweep, view)
         try:
@@ -94,7 +94,15 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
         finally:
             view.close()
-        return _end(account, unique, interrupted), tasks
+        return end(account, [task.name for task in unique], interrupted), tasks
+
+
+def launcher_settings(config: DictConfig) -> tuple[SideBySide, bool]:
+    """The keys of hydra/launcher=local, and whether that is the launcher: others have keys of their own."""
+    launcher, defaults = plain(config.hydra.launcher), yaml.safe_load(LOCAL.read_text())
+    is_local = launcher["_target_"] == defaults["_target_"]
+    chosen = {key: value for key, value in (launcher if is_local else defaults).items() if key != "_target_"}
+    return validate(SideBySide, chosen, "hydra.launcher"), is_local
 
 
 def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
@@ -132,22 +140,22 @@ def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None,
     return interrupted
 
 
-def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
-    """The table of all jobs, and the exit status."""
+def end(account: Account, names: Sequence[str], interrupted: bool, summary: Sequence[str] = ()) -> Status:
+    """The table of all jobs, and what else is to be said; the exit status is that of the jobs `names`."""
     directory, jobs = account.directory, account.sweep.jobs
-    states = {jobs[task.name].state for task in tasks}
+    states = {jobs[name].state for name in names}
     show(table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
-    print(directory.path)
+    print(*summary, directory.path, sep="\n")
     if interrupted:
         say("the same command goes on with this sweep")
         return Status.INTERRUPTED
-    return Status.COMPLETED if states == {"completed"} else Status.FAILED
+    return Status.COMPLETED if states <= {"completed", "pruned"} else Status.FAILED
 
 
-def _wait_for_orphans(paths: Sequence[Path]) -> None:
+def wait_for_orphans(paths: Sequence[Path]) -> None:
     """Waits while jobs of a sweep that was killed save themselves."""
     end, told = time.monotonic() + GRACE, False
     while time.monotonic() < end and any(map(in_use, paths)):

@@ -13,8 +13,9 @@ from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import is_run, read_json, read_objective
 
-State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted"]
-ENDED = ("completed", "failed", "refused", "diverged")
+State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted", "pruned"]
+ENDED = ("completed", "failed", "refused", "diverged", "pruned")
+FILES = {".lock", "sweep.json", "search.json", "study.journal"}  # of a sweep, beside its jobs
 
 
 class Job(BaseModel):
@@ -74,7 +75,7 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Removes what this command has made, if it holds no job."""
-        if self.is_new and {file.name for file in self.path.iterdir()} <= {".lock", "sweep.json"}:
+        if self.is_new and {file.name for file in self.path.iterdir()} <= FILES:
             for file in self.path.iterdir():
                 file.unlink()
             self.path.rmdir()

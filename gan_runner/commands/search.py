@@ -1,0 +1,125 @@
+"""`gan-train -m` with hydra/sweeper=search: the values of each job follow from what the jobs before it gave."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from gan_runner.commands.sweep import Account, end, launcher_settings, run_side_by_side, wait_for_orphans
+from gan_runner.config.composition import JobRequest, SearchRequest, plain
+from gan_runner.config.schema import Searching, validate
+from gan_runner.console import rounded
+from gan_runner.errors import UserError
+from gan_runner.status import Status
+from gan_runner.sweeps.findings import read_findings
+from gan_runner.sweeps.halving import Rungs, rungs_of
+from gan_runner.sweeps.jobs import Sweep, SweepDirectory, read_sweep
+from gan_runner.sweeps.plan import Task, differing_keys, plan_jobs
+from gan_runner.sweeps.search import Search
+from gan_runner.sweeps.space import Choices, Space, dimension
+from gan_runner.sweeps.study import JOURNAL, Study, require_optuna
+from gan_runner.sweeps.view import View
+from gan_runner.tables import show, table
+
+
+def run_search(request: SearchRequest, config_dir: str | None) -> Status:
+    """The whole of a search: what is left of its budget, a table, and the best trial. Raises `UserError`."""
+    launcher, is_local = launcher_settings(request.config)
+    if not is_local:
+        raise UserError("hydra/launcher: a search starts jobs one by one, which hydra/launcher=local alone can")
+    sweeper = plain(request.config.hydra.sweeper)
+    chosen = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
+    settings: Searching = validate(Searching, chosen, "hydra.sweeper")
+    space = {key: dimension(override) for key, override in request.space.items()}
+    _refuse_what_cannot_be_searched(space, settings)
+    require_optuna()
+    examples = _examples(request, space)
+    before, own = read_sweep(request.directory), differing_keys(examples)
+    _refuse_other_jobs(before, examples[0], request.directory, own)
+    rungs = None
+    if settings.halving is not None:
+        rungs = Rungs(settings.halving.factor, rungs_of(settings.halving, examples[0].plain["trainer"]))
+    if launcher.dry_run:
+        _show_what_is_left(request.directory, space, settings)
+        return Status.COMPLETED
+    sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*space], jobs=before.jobs if before else {})
+
+    def plan(values: Mapping[str, str]) -> Task:
+        return plan_jobs(sweep, [request.job(values)], request.directory, (), own)[0]
+
+    with closing(SweepDirectory(request.directory)) as directory:
+        wait_for_orphans([directory.path / name for name in sweep.jobs])
+        study = Study(directory.path, space, settings)
+        view = View(directory.path, sweep.jobs, [], expected=study.left() + study.count("running"))
+        account = Account(directory, sweep, view)
+        try:
+            search = Search(study, directory.path, sweep, plan, account, rungs)
+            interrupted = run_side_by_side(account, launcher, search)
+            is_at_its_end = search.finish()
+        finally:
+            view.close()
+        status = end(account, [*sweep.jobs], interrupted, _summary(directory.path, sweep, config_dir))
+        return Status.FAILED if status == Status.COMPLETED and not is_at_its_end else status
+
+
+def _refuse_what_cannot_be_searched(space: Space, settings: Searching) -> None:
+    if not space:
+        raise UserError("hydra.sweeper.params: a search needs something to choose from: KEY='interval(…)' or KEY=a,b,c")
+    for key, numbers in space.items():
+        if settings.sampler == "grid" and numbers.values is None:
+            raise UserError(
+                f"{key}: {numbers.typed} has no end of values, of which hydra.sweeper.sampler=grid would try each; "
+                "allowed: choice(…), range(…)"
+            )
+
+
+def _examples(request: SearchRequest, space: Space) -> list[JobRequest]:
+    """Jobs in which each key has one value after another, the others their first: what is mistyped is refused now."""
+    ends = {
+        key: numbers.values if isinstance(numbers, Choices) else [numbers.word(numbers.low), numbers.word(numbers.high)]
+        for key, numbers in space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    jobs = [request.job(first)]
+    jobs += [request.job({**first, key: value}) for key, values in ends.items() for value in values[1:]]
+    if not jobs[0].plain["metric"]:
+        raise UserError("trainer.objective: a search goes by a figure, and without a metric there is none")
+    return jobs
+
+
+def _refuse_other_jobs(before: Sweep | None, example: JobRequest, directory: Path, own: set[str]) -> None:
+    """UserError where the search so far had other jobs than this one, or longer or shorter ones."""
+    plan_jobs(before, [example], directory, (), own)
+    steps = example.plain["trainer"]["steps"]
+    others = {job.steps for job in before.jobs.values()} - {steps} if before is not None else set()
+    if others and "trainer.steps" not in own:
+        raise UserError(
+            f"trainer.steps={steps}: the trials in {directory} have {others.pop()}, and figures after more steps do "
+            "not compare; give another search another name"
+        )
+
+
+def _show_what_is_left(directory: Path, space: Space, settings: Searching) -> None:
+    study = Study(directory, space, settings) if (directory / JOURNAL).exists() else None
+    left, open_trials = (study.left(), study.count("running")) if study is not None else (settings.trials, 0)
+    show(table(["key", "values"], [[key, numbers.typed] for key, numbers in space.items()]))
+    print(f"{directory}: {left} of {settings.trials} trials are still to begin, {open_trials} to go on")
+
+
+def _summary(directory: Path, sweep: Sweep, config_dir: str | None) -> list[str]:
+    """The best trial, the command that trains it again, and how much each key matters."""
+    found: dict[str, Any] = read_findings(directory)
+    best = found.get("best")
+    if best is None:
+        return ["best: no trial has come to its end with a figure"]
+    words = [word for word in sweep.jobs[best["job"]].overrides if not word.startswith("name=")]
+    typed = ["gan-train", *(["--config-dir", config_dir] if config_dir else []), *words]
+    lines = [
+        f"best: trial {best['number']}, {best['job']}: {found['objective']['figure']} {rounded(best['value'])}",
+        f"again: {shlex.join(typed)}",
+    ]
+    if shares := found["importances"]:
+        lines.append(f"importance: {', '.join(f'{key} {100 * share:.0f} %' for key, share in shares.items())}")
+    return lines
