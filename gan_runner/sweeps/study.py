@@ -62,15 +62,19 @@ class Study:
 
     def _refuse_other_space(self) -> None:
         """UserError if what is searched is not what it was: the trials so far would tell nothing."""
-        for trial in self._trials():
-            for key in {**trial.distributions, **self.space} if trial.state.is_finished() else trial.distributions:
-                before = trial.distributions.get(key)
-                now = self.space[key].distribution() if key in self.space else None
-                if now != before:
-                    raise UserError(
-                        f"{key}: the search so far has {before or 'nothing'}, this command {now or 'nothing'}; "
-                        "give another search another name"
-                    )
+        from optuna.distributions import distribution_to_json
+
+        now = {
+            key: (numbers.typed, distribution_to_json(numbers.distribution())) for key, numbers in self.space.items()
+        }
+        before = self._study.user_attrs.get("space")
+        if before is None:
+            self._study.set_user_attr("space", now)
+            return
+        for key in {**before, **now}:
+            (was, meaning), (found, meaning_now) = before.get(key, ("nothing", "")), now.get(key, ("nothing", ""))
+            if meaning != meaning_now:
+                raise UserError(f"{key}: this search chooses from {was}, found {found}; give another one another name")
 
     def _trials(self) -> "list[FrozenTrial]":
         from optuna.trial import TrialState
