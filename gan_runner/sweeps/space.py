@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-DIGITS = 4  # significant ones of a number from an interval,
-EXACT = 12  # and from a range: 0.3, not 0.30000000000000004
+DIGITS = 4  # significant ones of a number from an interval
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Numbers:
         """All of them; None if they cannot be counted."""
         if self.step is None:
             return None
-        return [self.low + number * self.step for number in range(round((self.high - self.low) / self.step) + 1)]
+        count = round((self.high - self.low) / self.step) + 1
+        return [_exact(self.low + number * self.step) for number in range(count)]
 
     def distribution(self) -> "BaseDistribution":
         """Optuna's name for it."""
@@ -52,8 +52,8 @@ class Numbers:
         """A drawn number as it is typed and used: rounded, so that a job's name says its value."""
         if isinstance(drawn, int):
             return str(drawn)
-        digits = DIGITS if self.step is None else EXACT
-        return repr(min(max(float(f"{drawn:.{digits}g}"), float(self.low)), float(self.high)))
+        rounded = float(f"{drawn:.{DIGITS}g}") if self.step is None else _exact(drawn)
+        return repr(min(max(rounded, float(self.low)), float(self.high)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def dimension(override: Override) -> Numbers | Choices:
                 raise UserError(f"{key}: found {typed}; an interval goes from a lower to a higher number{above}")
             return Numbers(typed, low, high, log=is_log)
         case RangeSweep(step=step):
-            numbers = sorted(sweep.range())
+            numbers = sorted(_exact(number) for number in sweep.range())
             if not numbers:
                 raise UserError(f"{key}={typed}: stands for nothing")
             return Numbers(typed, numbers[0], numbers[-1], step=abs(step))
@@ -106,3 +106,8 @@ def dimension(override: Override) -> Numbers | Choices:
     if not choices:
         raise UserError(f"{key}={typed}: stands for nothing")
     return Choices(typed, choices)
+
+
+def _exact(number: float) -> float:
+    """0.3 for 0.30000000000000004, which sums give."""
+    return number if isinstance(number, int) else float(f"{number:.12g}")
