@@ -8,7 +8,7 @@ from typing import Any
 from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import read_json
 from gan_runner.sweeps.jobs import Sweep
-from gan_runner.sweeps.objective import Objective, read_objective
+from gan_runner.sweeps.objective import Objective
 from gan_runner.sweeps.study import Study, Trial
 
 FILE = "search.json"
@@ -27,7 +27,7 @@ def read_findings(directory: Path) -> dict[str, Any]:
 
 def _findings(study: Study, sweep: Sweep, directory: Path) -> dict[str, Any]:
     jobs, trials = sweep.jobs, study.trials()
-    objective = next((found for name in jobs if (found := read_objective(directory / name))), None)
+    objective = next((found for name in jobs if (found := Objective.of(directory / name))), None)
     rows = [
         {
             "number": trial.number,

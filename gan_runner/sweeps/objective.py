@@ -1,39 +1,43 @@
-"""The figure that a sweep goes by: what a run's files say of it, read without torch."""
+"""The figure that a search goes by: what a run's files say of it, read without torch and while it runs."""
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Optional
 
 from gan_runner.config.schema import Section, validate
+from gan_runner.errors import UserError
 from gan_runner.runs.directory import read_json
 
 
 class Objective(Section):
-    """The figure that a search goes by, as evaluation.json names it with its best value so far."""
+    """A figure and which way is better, with its best value so far, as evaluation.json has them."""
 
     figure: str
     goal: Literal["min", "max"]
     value: float | None
     step: int
 
+    @classmethod
+    def of(cls, run: Path) -> Optional["Objective"]:
+        """That of a run; None if it has none yet."""
+        try:
+            found: Objective | None = validate(cls | None, read_json(run / "evaluation.json").get("objective"))
+        except UserError:
+            return None
+        return found
+
     def cost(self, value: float | None) -> float:
-        """The same as a number of which less is better; an undefined one is the worst."""
+        """A value of the figure as a number of which less is better; an undefined one is the worst."""
         if value is None or math.isnan(value):
             return math.inf
         return value if self.goal == "min" else -value
 
-
-def read_objective(path: Path) -> Objective | None:
-    """The objective of the run in `path`; None if it has none yet. Raises `UserError`."""
-    file = path / "evaluation.json"
-    found: Objective | None = validate(Objective | None, read_json(file).get("objective"), f"{file}: objective")
-    return found
-
-
-def read_figure(path: Path, figure: str) -> list[tuple[int, float]]:
-    """A figure of the run in `path` so far, by step."""
-    file = path / "metrics.jsonl"
-    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []  # the last one may be cut short
-    rows = map(json.loads, lines)
-    return [(row["step"], row[figure]) for row in rows if figure in row]
+    def costs(self, run: Path) -> Iterator[tuple[int, float]]:
+        """What the figure was so far, by step."""
+        file = run / "metrics.jsonl"
+        for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+            if self.figure.encode() in line and line.endswith(b"\n"):  # the last one may be half written
+                row = json.loads(line)
+                yield row["step"], self.cost(row.get(self.figure))

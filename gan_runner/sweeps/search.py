@@ -11,7 +11,7 @@ from gan_runner.errors import UserError
 from gan_runner.sweeps.findings import write_findings
 from gan_runner.sweeps.halving import Rungs
 from gan_runner.sweeps.jobs import Sweep
-from gan_runner.sweeps.objective import read_figure, read_objective
+from gan_runner.sweeps.objective import Objective
 from gan_runner.sweeps.plan import Task
 from gan_runner.sweeps.pool import Running, Watcher
 from gan_runner.sweeps.study import Study, Trial
@@ -101,34 +101,38 @@ class Search:
 
     def _look(self, name: str) -> bool:
         """Reads what a job's evaluations gave; whether it has come to another rung."""
-        if self.rungs.next(name) == math.inf or (objective := read_objective(self.directory / name)) is None:
+        run = self.directory / name
+        if self.rungs.next(name) == math.inf or (objective := Objective.of(run)) is None:
             return False
-        figures = read_figure(self.directory / name, objective.figure)
-        return self.rungs.see(name, [(step, objective.cost(value)) for step, value in figures])
+        return self.rungs.see(name, objective.costs(run))
 
     def ended(self, task: Task) -> None:
         """What was stopped, at a rung or with the whole search, stays open."""
         one = self.open[task.name]
         one.is_running = False
-        if task.job.state != "interrupted":
-            self._look(task.name)
-            del self.open[task.name]
-            self._tell(task, one.trials)
-            write_findings(self.study, self.sweep, self.directory)
+        if task.job.state == "interrupted":
+            task.job.reason = self._why_stopped(task.name) if one.is_paused else None
+            return
+        self._look(task.name)
+        del self.open[task.name]
+        self._tell(task, one.trials)
+        write_findings(self.study, self.sweep, self.directory)
 
     def _tell(self, task: Task, trials: Sequence[int]) -> None:
         """A job that has failed says nothing of its values; one that has diverged says that they are the worst."""
         cost: float | None = None
         if task.job.state == "diverged":
             cost = math.inf
-        elif task.job.state == "completed" and (objective := read_objective(self.directory / task.name)) is not None:
+        elif task.job.state == "completed" and (objective := Objective.of(self.directory / task.name)) is not None:
             cost = objective.cost(objective.value)
         for number in trials:
             self.study.tell(number, cost)
 
     def finish(self) -> bool:
         """Leaves behind what has stopped at a rung, if the search is at its end; whether it is."""
-        if self.study.left() or not all(one.is_paused and not one.is_running for one in self.open.values()):
+        if self.study.left() or not all(
+            one.is_paused and not self.rungs.may_go_on(name) for name, one in self.open.items()
+        ):
             return False
         for name, one in list(self.open.items()):
             for number in one.trials:
@@ -142,9 +146,9 @@ class Search:
         """Removes what only a run that goes on needs."""
         if task.job.state != "pruned":
             shutil.rmtree(self.directory / task.name / "checkpoints", ignore_errors=True)
-            task.job.state, task.job.reason = "pruned", self._why_pruned(task.name)
+            task.job.state, task.job.reason = "pruned", self._why_stopped(task.name)
             self.watcher.changed(task)
 
-    def _why_pruned(self, name: str) -> str:
+    def _why_stopped(self, name: str) -> str:
         step, _ = self.rungs.of(name)[-1]
         return f"not among the best 1/{self.rungs.factor} at step {step}"
