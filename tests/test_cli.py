@@ -278,7 +278,7 @@ def test_a_sweep_of_which_every_job_is_refused_is_refused(gan_train, tmp_path):
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("words", [("-m", "architecture=mlp_conditional,mlp_points"), ("+hparams_search=mine",)])
+@pytest.mark.parametrize("words", [("-m", "architecture=mlp_conditional,mlp_points"), ("hparams_search=mine",)])
 def test_sweep_goes_on_after_a_refused_job(gan_train, tmp_path, words):
     (tmp_path / "mine/hparams_search").mkdir(parents=True)
     (tmp_path / "mine/hparams_search/mine.yaml").write_text(

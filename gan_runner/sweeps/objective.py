@@ -38,6 +38,7 @@ class Objective(Section):
         """What the figure was so far, by step."""
         file = run / "metrics.jsonl"
         for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
-            if self.figure.encode() in line and line.endswith(b"\n"):  # the last one may be half written
+            if line.endswith(b"\n") and self.figure.encode() in line:  # the last one may be half written
                 row = json.loads(line)
-                yield row["step"], self.cost(row.get(self.figure))
+                if self.figure in row:
+                    yield row["step"], self.cost(row[self.figure])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial as OpenTrial
 
 JOURNAL = "study.journal"
+FEWEST = 5  # trials with a figure, from which on it is said what mattered
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ class Trial:
 
 
 def require_optuna() -> None:
-    """Raises `UserError` where Optuna is not installed."""
+    """Raises `UserError` where Optuna is not installed; has it say no more than warnings."""
     try:
         import optuna
     except ImportError as error:
         raise UserError("hydra/sweeper=search: needs Optuna: pip install 'gan_runner[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of what Optuna 5 has for good
 
 
 class Study:
@@ -83,15 +85,12 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All trials that were ever begun, in their order."""
-        return [self._trial(trial.number) for trial in self._trials()]
+        return [self._trial(found) for found in self._trials()]
 
-    def _trial(self, number: int) -> Trial:
-        found = self._study.get_trials(deepcopy=False)[number]
+    def _trial(self, found: "FrozenTrial") -> Trial:
         values = {key: numbers.word(found.params[key]) for key, numbers in self.space.items() if key in found.params}
-        notes = found.user_attrs
-        return Trial(
-            number, values, found.state.name.lower(), found.value, notes.get("job"), notes.get("paused", False)
-        )
+        state, notes = found.state.name.lower(), found.user_attrs
+        return Trial(found.number, values, state, found.value, notes.get("job"), notes.get("paused", False))
 
     def count(self, state: str) -> int:
         """How many trials are in this state."""
@@ -111,9 +110,8 @@ class Study:
         number = len(self._trials())
         if self.settings.sampler == "grid" and len(self._study.get_trials(deepcopy=False)) == number:
             combinations = itertools.product(*(numbers.values or () for numbers in self.space.values()))
-            self._study.enqueue_trial(
-                dict(zip(self.space, next(itertools.islice(combinations, number, None)), strict=True))
-            )
+            values = next(itertools.islice(combinations, number, None))
+            self._study.enqueue_trial(dict(zip(self.space, values, strict=True)))
         self._study.sampler = self._sampler(number)
         return self._draw(self._study.ask())
 
@@ -125,7 +123,7 @@ class Study:
     def _draw(self, trial: "OpenTrial") -> Trial:
         for key, numbers in self.space.items():
             numbers.suggest(trial, key)
-        return self._trial(trial.number)
+        return self._trial(self._trials()[trial.number])
 
     def _sampler(self, number: int) -> "BaseSampler":
         """Another one for each trial: what is drawn depends on seed, number and what was told, on nothing else."""
@@ -163,11 +161,14 @@ class Study:
     def importances(self) -> dict[str, float]:
         """How much of the differences between the costs each key explains, from 0 to 1; {} if that cannot be said."""
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+        from optuna.trial import TrialState
 
-        if len({trial.cost for trial in self.trials() if trial.state == "complete"}) < 2:
+        costs = [trial.value for trial in self._trials() if trial.state == TrialState.COMPLETE]
+        finite = [cost for cost in costs if cost is not None and math.isfinite(cost)]
+        if len(finite) < FEWEST or len(set(finite)) == 1:
             return {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is experimental before Optuna 5
+            warnings.simplefilter("ignore")  # it weighs the best tenth against all, which may be the same
             return get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
 
 

@@ -224,7 +224,7 @@ def test_what_gave_no_figure_is_told_as_such(tmp_path, ends, state, value):
     found = read_findings(tmp_path)
     assert found["best"]["number"] == 2
     assert [row["value"] for row in found["trials"]] == [2.0, None, 1.0, None]
-    assert math.isfinite(sum(found["importances"].values()))
+    assert found["importances"] == {}  # of two trials nothing can be said
     lab.run(distance)  # nothing is left, and nothing is tried again
     assert len(lab.started) == 4
 
