@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
 from gan_runner.config.schema import SideBySide, validate
@@ -29,7 +29,7 @@ from gan_runner.tables import show
 
 LOCAL = CONF / "hydra/launcher/local.yaml"
 TRAIN = "gan_runner.train:train"
-PRELOAD = ["gan_runner.train", "gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
+PRELOAD = ["gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
 
 
 class Grid:
@@ -67,9 +67,10 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
 
     Raises `UserError`.
     """
-    launcher, defaults = plain(request.config.hydra.launcher), yaml.safe_load(LOCAL.read_text())
-    is_local = launcher["_target_"] == defaults["_target_"]
-    chosen = {key: value for key, value in (launcher if is_local else defaults).items() if key != "_target_"}
+    launcher, defaults = request.config.hydra.launcher, OmegaConf.load(LOCAL)
+    is_local = launcher._target_ == defaults._target_
+    chosen: Any = OmegaConf.to_container(launcher if is_local else defaults, resolve=True)
+    del chosen["_target_"]
     settings: SideBySide = validate(SideBySide, chosen, "hydra.launcher")
     before = read_sweep(request.directory)
     tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,8 @@ class SweepDirectory:
     """The directory of a sweep, made if it is not there, and locked by this process until it is closed."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.is_new = path, not path.is_dir()
+        self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -74,10 +76,12 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Removes what this command has made, if it holds no job."""
-        if self.is_new and {file.name for file in self.path.iterdir()} <= {".lock", "sweep.json"}:
+        if self._made and {file.name for file in self.path.iterdir()} <= {".lock", "sweep.json"}:
             for file in self.path.iterdir():
                 file.unlink()
-            self.path.rmdir()
+            with suppress(OSError):  # another command has put something there
+                for folder in self._made:
+                    folder.rmdir()
 
     def close(self) -> None:
         """Unlocks it."""
@@ -117,3 +121,12 @@ def objective_of(path: Path) -> float | None:
         return read_objective(path)
     except UserError:
         return None
+
+
+def remove_if_unused(directory: Path) -> None:
+    """Removes the directory of a job that was refused before it became a run."""
+    with suppress(OSError):
+        if {file.name for file in directory.iterdir()} <= {"log.txt", ".lock"}:
+            for file in directory.iterdir():
+                file.unlink()
+            directory.rmdir()

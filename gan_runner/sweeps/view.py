@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gan_runner.sweeps.pool import Running
 
 PAUSE = 60.0  # seconds between two plain lines about running jobs
+BEGINS = {"run": "begins", "resume": "goes on", "extend": "goes on", "retry": "is tried again"}
 SHOWN = 12  # running jobs in the live view
 
 
@@ -43,7 +44,7 @@ class View:
         job = task.job
         if job.state == "running":
             self.ended.discard(task.name)  # it is tried again
-            self._say(f"{task.name}: {'begins' if job.attempts == 1 else f'attempt {job.attempts}'}")
+            self._say(f"{task.name}: {BEGINS[task.to_do]}")
             return
         self.ended.add(task.name)
         value = objective_of(self.directory / task.name)
@@ -54,10 +55,11 @@ class View:
 
     def show(self, running: Sequence["Running"]) -> None:
         """The running jobs."""
-        now = time.monotonic()
+        if not running:
+            return
         if self.live is not None:
             self.live.update(self._picture(running), refresh=True)
-        elif running and now - self.said > PAUSE:
+        elif time.monotonic() - self.said > PAUSE:
             steps = (f"{job.task.name} {job.task.job.step}/{job.task.job.steps}" for job in running)
             self._say(f"{', '.join(steps)}{self._time_left()}")
 
