@@ -1,0 +1,161 @@
+"""Which runs are one configuration, and which configurations may be compared."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gan_runner.metrics import Goal
+from gan_runner.sweeps.report.collect import Run
+
+# Keys that change no results, besides the seed. Data of another fingerprint are other data wherever they lie.
+WITHOUT_EFFECT = ("seed", "name", "device", "resume", "trust", "dataset.root", "dataset.download")
+ABSENT = "none"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Completed runs that differ in the seed alone."""
+
+    label: str
+    swept: dict[str, str]  # what sets it apart from the others
+    by_seed: dict[int, Run]
+    others: Sequence[Run]  # of the same configuration, that did not complete or repeat a seed
+
+    @property
+    def runs(self) -> list[Run]:
+        return [*self.by_seed.values()]
+
+    def final(self, tag: str) -> dict[int, float]:
+        """The figure at the end, by seed; NaN where it is undefined."""
+        return {seed: value for seed, run in self.by_seed.items() if (value := run.final(tag)) is not None}
+
+    def best(self) -> dict[int, float]:
+        """The objective at its best on the way, by seed."""
+        return {seed: value for seed, run in self.by_seed.items() if (value := run.best()) is not None}
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Configurations that were measured alike, on the same data, after as many steps."""
+
+    conditions: dict[str, str]
+    groups: list[Group]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def tags(self) -> list[str]:
+        """The figures, the objective first."""
+        tags = [*dict.fromkeys(tag for run in self.runs for tag in run.tags)]
+        return sorted(tags, key=lambda tag: tag != self.objective)
+
+    @property
+    def objective(self) -> str | None:
+        """What most runs select by."""
+        found = [run.evaluation.objective.figure for run in self.runs if run.evaluation.objective is not None]
+        return max(found, key=found.count) if found else None
+
+    @property
+    def selects(self) -> bool:
+        """Whether the user chose the objective, so that its best value on the way counts, too."""
+        return any(run.config["trainer"]["objective"] is not None for run in self.runs)
+
+    def goal(self, tag: str) -> Goal | None:
+        """Whether small or large is better."""
+        name = tag.removeprefix("metric/")
+        goals = [r.evaluation.figures[name].goal for r in self.runs if name in r.evaluation.figures]
+        return goals[0] if goals else None
+
+
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """The leaves of a configuration by their keys; lists are leaves, as JSON."""
+    if not isinstance(node, Mapping):
+        return {key: json.dumps(node) if isinstance(node, list) else node}
+    return {k: v for name, child in node.items() for k, v in flat(child, f"{key}.{name}" if key else name).items()}
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """The keys of a run that may change its results, without its seed."""
+    return {
+        key: value
+        for key, value in flat(run.config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
+    }
+
+
+def conditions(run: Run) -> dict[str, str]:
+    """What two runs must share so that their figures may be compared."""
+    dataset, metrics = run.config["dataset"], flat(run.config["metric"])
+    real = run.config["evaluation"]["real_samples"]
+    return {
+        "data": f"{str(dataset.get('_target_', '')).rpartition('.')[2]} {run.origin.fingerprint[:8]}",
+        "split": str(dataset.get("split", "")),
+        "extractor": (run.origin.extractor or "none")[:8],
+        "metrics": ", ".join(f"{key}={value}" for key, value in metrics.items() if not key.endswith("_target_")),
+        "real samples": "all" if real is None else str(real),
+        "steps": str(run.step) if run.step == run.steps else f"{run.step} of {run.steps}",
+    }
+
+
+def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
+    """The completed runs, in groups that may be compared; `swept` are the keys of a sweep, if it is one."""
+    keys = [key for key in swept if key.partition(".")[0] not in WITHOUT_EFFECT and key not in WITHOUT_EFFECT]
+    described = {run.name: {key: run.swept.get(key, ABSENT) for key in keys} for run in runs}
+    same = [(run, frozenset(settings(run).items())) for run in runs]
+    if len(set(map(_label, described.values()))) < len({config for _, config in same}):
+        described = distinguish(runs)  # there is no sweep, or what it sweeps does not tell all of them apart
+    found: dict[tuple[str, ...], dict[frozenset[Any], list[Run]]] = {}
+    for run, config in same:
+        if run.state == "completed":
+            found.setdefault(tuple(conditions(run).values()), {}).setdefault(config, []).append(run)
+    tables = []
+    for alike in found.values():
+        groups = []
+        for config, members in alike.items():
+            newest = {run.seed: run for run in members}  # the folders' names are in the order of time
+            by_seed = {seed: newest[seed] for seed in sorted(newest)}
+            others = [run for run, other in same if other == config and run not in by_seed.values()]
+            about = described[members[0].name]
+            groups.append(Group(_label(about) or "this configuration", about, by_seed, others))
+        tables.append(Comparable(conditions(groups[0].runs[0]), groups))
+    return tables
+
+
+def distinguish(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """By run, the values of the fewest keys, first of classes and then of the rest, that tell configurations apart."""
+    found = {run.name: settings(run) for run in runs}
+    keys = sorted({key: 0 for values in found.values() for key in values}, key=lambda key: not key.endswith("_target_"))
+    chosen: list[str] = []
+    apart = 1
+    for key in keys:
+        number = len({tuple(values.get(k, ABSENT) for k in [*chosen, key]) for values in found.values()})
+        if number > apart:
+            chosen, apart = [*chosen, key], number
+    full = {name: {key: str(values.get(key, ABSENT)) for key in chosen} for name, values in found.items()}
+    short = {name: dict(_without_module(key, value) for key, value in about.items()) for name, about in full.items()}
+    return short if len(set(map(_label, short.values()))) == apart else full
+
+
+def common(runs: Iterable[Run]) -> dict[str, str]:
+    """The keys that have the same value in all runs."""
+    first, *others = [flat(run.config) for run in runs]
+    shared = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+    return {key: "null" if value is None else str(value) for key, value in shared.items()}
+
+
+def undefined(values: Mapping[int, float]) -> int:
+    """How many of the values are."""
+    return sum(not math.isfinite(value) for value in values.values())
+
+
+def _without_module(key: str, value: str) -> tuple[str, str]:
+    """`loss._target_` and `gan_runner.losses.LSGAN` become `loss` and `LSGAN`."""
+    return (key.removesuffix("._target_"), value.rpartition(".")[2]) if key.endswith("._target_") else (key, value)
+
+
+def _label(about: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in about.items())
