@@ -62,7 +62,7 @@ def figure_parts(table: Comparable, title: str, values: Mapping[str, BySeed], go
         for label, by_seed in values.items()
         if (found := estimate([*by_seed.values()])) is not None
     ]
-    if len(intervals) > 1:
+    if len({one.mean for one in intervals}) > 1:
         parts.append(Intervals([interval_chart(title, intervals)]))
     tested = [d for d in compared if d.p is not None]
     if tested:

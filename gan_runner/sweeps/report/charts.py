@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gan_runner.console import rounded
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 352, 10, 192  # where the axes are
+LEFT, RIGHT, TOP, BOTTOM = 52, 342, 10, 192  # where the axes are
 ROW = 32  # height of a row of intervals
 POINTS = 80  # of a curve; a screen shows no more, and a page stays small
 COLORS, DASHES = 8, 3  # how many each; beyond, colours come again with another dash
@@ -142,15 +142,23 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     reference: float | None = None,
-    reference_label: str = "",
+    name: str = "",
     legend: bool = False,
 ) -> Chart | None:
-    """The series over the steps, None if there is nothing to draw. The axis shows all curves, if not all of a band."""
+    """The series over the steps, None if there is nothing to draw. The axis shows all curves, if not all of a band.
+
+    A dashed line is at the `reference` of that `name`, where it leaves the curves enough of the height.
+    """
     steps = sorted({step for one in series for step in one.values})
     if not steps:
         return None
     values = [value for one in series for value in (*one.values.values(), *one.reach)]
-    y = axis([*values, *([] if reference is None else [reference])], BOTTOM, TOP)
+    y, dashed = axis(values, BOTTOM, TOP), None
+    if reference is not None:
+        both = axis([*values, reference], BOTTOM, TOP)
+        taken = abs(both(max(values)) - both(min(values)))
+        if taken == 0 or taken > (BOTTOM - TOP) / 3:
+            y, dashed = both, both(reference)
     x = Axis(min(steps[0], 0), max(steps[-1], 1), LEFT, RIGHT)
     shapes = [_shape(one, style(number), x, y) for number, one in enumerate(series) if one.values]
     last = "; ".join(f"{s.label} {rounded(s.values[max(s.values)])}" for s in series[:COLORS] if s.values)
@@ -160,8 +168,8 @@ def line_chart(
         shapes=shapes,
         x_ticks=[(at, _short(label)) for at, label in x.ticks],
         y_ticks=y.ticks,
-        reference=None if reference is None else y(reference),
-        reference_label=reference_label,
+        reference=dashed,
+        reference_label="" if reference is None else f"{'dashed: ' * (dashed is not None)}{name} {rounded(reference)}",
         legend=legend,
     )
 

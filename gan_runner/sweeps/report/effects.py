@@ -41,7 +41,7 @@ def effect(groups: Sequence[Group], key: str, tag: str) -> tuple[list[Interval],
         if defined:
             found.setdefault(group.swept.get(key, ABSENT), {})[others] = defined
     shared = set.intersection(*(set(cells) for cells in found.values())) if found else set()
-    intervals = []
+    intervals: list[Interval] = []
     for value, cells in found.items():
         seeds = sorted(set.intersection(*(set(cells[others]) for others in shared))) if shared else []
         means = [fmean(cells[others][seed] for others in shared) for seed in seeds]

@@ -107,8 +107,7 @@ def curves(run: Run) -> list[Chart]:
 def _chart(run: Run, title: str, tags: Sequence[str]) -> Chart | None:
     series = [Series(tag.rpartition("/")[2].replace("_", " "), values_over_steps(run, tag)) for tag in tags]
     perfect = run.evaluation.figures.get(title.removeprefix("metric/"), StoredFigure()).perfect
-    label = "" if perfect is None else f"dashed: a perfect sampler, {rounded(perfect)}"
-    return line_chart(title, series, perfect, label, legend=len(series) > 1)
+    return line_chart(title, series, perfect, "a perfect sampler", legend=len(series) > 1)
 
 
 def values_over_steps(run: Run, tag: str) -> dict[int, float]:

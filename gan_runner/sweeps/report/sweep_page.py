@@ -90,7 +90,7 @@ def at_work(runs: Sequence[Run]) -> list[Part]:
             rows.append([run.name, f"{run.step:,} of {run.steps:,}" if run.steps else "", _time(run.seconds), told])
     waiting = sum(run.state == "waiting" for run in runs)
     heads = ["running", "step", "time", "so far"]
-    return [Text(f"{waiting:,} wait."), *([Table(heads, rows)] if rows else [])]
+    return [Text(f"Waiting: {waiting:,}."), *([Table(heads, rows)] if rows else [])]
 
 
 def _time(seconds: float) -> str:
@@ -115,8 +115,7 @@ def _chart(table: Comparable, tag: str, series: Sequence[Series]) -> Chart | Non
     perfect = {r.evaluation.figures[name].perfect for r in table.runs if name in r.evaluation.figures}
     values = [value for value in perfect if value is not None]
     known = sum(values) / len(values) if tag.startswith("metric/") and values else None
-    label = "" if known is None else f"dashed: a perfect sampler, {rounded(known)}"
-    return line_chart(f"{tag}{goal_in_words(table.goal(tag))}", series, known, label)
+    return line_chart(f"{tag}{goal_in_words(table.goal(tag))}", series, known, "a perfect sampler")
 
 
 def mean_curve(group: Group, tag: str) -> Series:
