@@ -102,12 +102,9 @@ def conditions(run: Run) -> dict[str, str]:
 
 
 def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
-    """The completed runs, in groups that may be compared; `swept` are the keys of a sweep, if it is one."""
-    keys = [key for key in swept if key.partition(".")[0] not in WITHOUT_EFFECT and key not in WITHOUT_EFFECT]
-    described = {run.name: {key: run.swept.get(key, ABSENT) for key in keys} for run in runs}
+    """The completed runs, in groups that may be compared; `swept` are the keys of a sweep."""
+    described = describe(runs, swept)
     same = [(run, frozenset(settings(run).items())) for run in runs]
-    if len(set(map(_label, described.values()))) < len({config for _, config in same}):
-        described = distinguish(runs)  # there is no sweep, or what it sweeps does not tell all of them apart
     found: dict[tuple[str, ...], dict[frozenset[Any], list[Run]]] = {}
     for run, config in same:
         if run.state == "completed":
@@ -123,6 +120,14 @@ def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
             groups.append(Group(_label(about) or "this configuration", about, by_seed, others))
         tables.append(Comparable(conditions(groups[0].runs[0]), groups))
     return tables
+
+
+def describe(runs: Sequence[Run], swept: Sequence[str]) -> dict[str, dict[str, str]]:
+    """By run, what sets its configuration apart: the keys that are `swept`, unless they do not tell all apart."""
+    keys = [key for key in swept if key.partition(".")[0] not in WITHOUT_EFFECT and key not in WITHOUT_EFFECT]
+    described = {run.name: {key: run.swept.get(key, ABSENT) for key in keys} for run in runs}
+    different = {frozenset(settings(run).items()) for run in runs}
+    return described if len(set(map(_label, described.values()))) >= len(different) else distinguish(runs)
 
 
 def distinguish(runs: Sequence[Run]) -> dict[str, dict[str, str]]:

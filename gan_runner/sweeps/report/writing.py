@@ -10,6 +10,7 @@ from pathlib import Path
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.sweeps.report.collect import Runs, read_one, read_several
+from gan_runner.sweeps.report.groups import describe
 from gan_runner.sweeps.report.page import Page, printable, to_html, to_markdown
 from gan_runner.sweeps.report.run_page import run_page
 
@@ -57,7 +58,8 @@ def _write(folder: Path, page: Page, further: dict[str, str], unreadable: Sequen
 
 def to_csv(runs: Runs) -> str:
     """A line for each run: its swept keys, its state, every figure at the end, the objective at its best."""
-    keys = list(dict.fromkeys([*runs.swept, *(key for run in runs.runs for key in run.swept)]))
+    told = {run.name: run.swept for run in runs.runs} if runs.swept else describe(runs.runs, ())
+    keys = list(dict.fromkeys(key for swept in told.values() for key in swept))
     tags = list(dict.fromkeys(tag for run in runs.runs for tag in run.tags))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -75,7 +77,7 @@ def to_csv(runs: Runs) -> str:
         ]
     )
     for run in runs.runs:
-        swept = [_cell(run.swept.get(key, "")) for key in keys]
+        swept = [_cell(told[run.name].get(key, "")) for key in keys]
         seed = [] if "seed" in keys else [run.config.get("seed", "")]
         figures = [run.final(tag) for tag in tags]
         writer.writerow(
