@@ -64,7 +64,7 @@ def test_curves_and_samples_are_drawn_in_light_and_in_dark(tmp_path, sweep):
 
 def test_one_run_is_drawn(tmp_path, sweep):
     picture = shot(tmp_path, write_run_report(sweep / "loss-lsgan_seed-0").page, 1200, 2000)
-    assert count(picture, FIRST_LIGHT) > 300
+    assert count(picture, FIRST_LIGHT) > 100
     assert count(picture, PURPLE) > 190 * 190
 
 

@@ -1,7 +1,7 @@
 """The answer of a sweep: each figure's mean and interval for each configuration, and the differences that count."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gan_runner.console import rounded
@@ -22,9 +22,11 @@ def answer_sections(table: Comparable, heading: str) -> list[Section]:
     first: list[Part] = []
     if objective is not None:
         goal = table.goal(objective)
-        first += figure_parts(table, objective, {g.label: g.final(objective) for g in table.groups}, goal)
-        if table.selects:  # trainer.objective is set: the run is used as it was at its best
-            first += figure_parts(table, f"{objective}, {BEST}", {g.label: g.best() for g in table.groups}, goal)
+        finals = {group.label: group.final(objective) for group in table.groups}
+        first += figure_parts(table, objective, finals, goal)
+        best = {group.label: group.best() for group in table.groups}
+        if table.selects and best != finals:  # trainer.objective is set: the run is used as it was at its best
+            first += figure_parts(table, f"{objective}, {BEST}", best, goal)
     else:
         first.append(Text("These runs measure nothing, so that nothing tells which is better."))
     others: list[Part] = []
@@ -64,13 +66,23 @@ def figure_parts(table: Comparable, title: str, values: Mapping[str, BySeed], go
     ]
     if len({one.mean for one in intervals}) > 1:
         parts.append(Intervals([interval_chart(title, intervals)]))
-    tested = [d for d in compared if d.p is not None]
+    return [*parts, *difference_tables(title, compared, folded=title != table.objective)]
+
+
+def difference_tables(title: str, compared: Sequence[Difference], folded: bool) -> list[Table]:
+    """All that were tested; of many, those that count come first in a table of their own."""
+    tested = sorted((d for d in compared if d.p is not None), key=lambda d: d.adjusted or 0.0)
+    sure = [d for d in tested if d.beyond_chance]
+    heads = ["difference", "first less second", "p", "p (Holm)", "n", "larger than chance?"]
+    many = len(tested) > DIFFERENCES
+    tables = []
+    if many and sure and not folded:
+        name = f"Differences of {title} that are larger than chance: {len(sure)} of {len(tested)}"
+        tables.append(Table(heads, [_difference(d) for d in sure], name))
     if tested:
-        told = [_difference(d) for d in sorted(tested, key=lambda d: d.adjusted or 0.0)]
-        heads = ["difference", "first less second", "p", "p (Holm)", "n", "larger than chance?"]
-        folded = len(told) > DIFFERENCES or title != table.objective
-        parts.append(Table(heads, told, f"Differences of {title}: {len(told)} compared", folded=folded))
-    return parts
+        name = f"Differences of {title}: {len(tested)} compared"
+        tables.append(Table(heads, [_difference(d) for d in tested], name, folded=folded or many))
+    return tables
 
 
 def ranked(values: Mapping[str, BySeed], goal: Goal | None) -> list[str]:

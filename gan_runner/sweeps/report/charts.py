@@ -8,6 +8,7 @@ from gan_runner.console import rounded
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 342, 10, 192  # where the axes are
+LABEL = 52  # characters that fit beside an interval
 ROW = 32  # height of a row of intervals
 POINTS = 80  # of a curve; a screen shows no more, and a page stays small
 COLORS, DASHES = 8, 3  # how many each; beyond, colours come again with another dash
@@ -217,7 +218,8 @@ def interval_chart(title: str, intervals: Sequence[Interval]) -> IntervalChart:
     for number, one in enumerate(intervals):
         low, high = (x(one.mean + sign * (one.half_width or 0.0)) for sign in (-1, 1))
         dots = [x(value) for value in one.values]
-        rows.append(Row(one.label, one.style, ROW * (number + 0.5), x(one.mean), low, high, dots))
+        label = one.label if len(one.label) <= LABEL else f"{one.label[: LABEL - 1]}…"
+        rows.append(Row(label, one.style, ROW * (number + 0.5), x(one.mean), low, high, dots))
     told = "; ".join(f"{one.label} {rounded(one.mean)}" for one in intervals)
     return IntervalChart(title, f"{title}: {told}", rows, x.ticks, height)
 
