@@ -11,7 +11,7 @@ import yaml
 
 from gan_runner.config import composition
 
-FIGURE = {"metric": "fid", "perfect": 0.1, "goal": "min", "samples": 1000, "real_samples": 1000}
+FIGURE = {"metric": "pattern", "perfect": 0.1, "goal": "min", "samples": 1000, "real_samples": 1000}
 FIGURE |= {"perfect_samples": 1000, "held_out": "fresh samples", "extractor": "digits", "extractor_hash": "ab" * 32}
 
 
@@ -80,7 +80,8 @@ def make_sweep(folder: Path, finals: Mapping[str, Mapping[int, float | None]], *
 
 
 def job(swept: Mapping[str, str], state: str, step: int, reason: str | None = None) -> dict[str, Any]:
-    plain = config("trainer.steps=100", *(f"{key}={value}" for key, value in swept.items()))
+    choices = [f"{key}={value}" for key, value in swept.items() if key != "seed"]
+    plain = config("trainer.steps=100", *choices, seed=int(swept.get("seed", 0)))
     about = {"swept": swept, "overrides": [], "config": plain}
     return about | {"state": state, "step": step, "seconds": 2.0, "attempts": 1, "reason": reason}
 

@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_does_not_go_on_running(tmp_path):
 
 def test_a_sweep_at_work_shows_where_it_stands(tmp_path):
     make_run(tmp_path / "loss-lsgan_seed-0", {"fid": 1.0}, "loss=lsgan")
-    running = make_run(tmp_path / "loss-hinge_seed-0", {"fid": 5.0}, "loss=hinge", "trainer.steps=4000")
+    running = make_run(tmp_path / "loss-hinge_seed-0", {"fid": 5.0}, "loss=hinge")
     (running / "status.json").unlink()
     jobs = {
         "loss-lsgan_seed-0": job({"loss": "lsgan", "seed": "0"}, "completed", 100),
@@ -158,10 +158,19 @@ def test_a_sweep_at_work_shows_where_it_stands(tmp_path):
     (tmp_path / "loss-hinge_seed-2").mkdir()
     (tmp_path / "loss-hinge_seed-2" / "log.txt").write_text("error: out of memory\n")
     markdown = write_sweep_report(write_sweep(tmp_path, jobs)).markdown
+    assert "None has completed of loss=hinge." in markdown
     assert "4 runs: 1 completed, 1 running, 1 waiting, 1 refused." in markdown
-    assert lines(markdown, "loss-hinge_seed-0")[0] == ["loss-hinge_seed-0", "100 of 4,000", "2.0 s", "metric/fid 5"]
+    assert lines(markdown, "loss-hinge_seed-0")[0] == ["loss-hinge_seed-0", "100 of 100", "2.0 s", "metric/fid 5"]
     assert lines(markdown, "loss-hinge_seed-2")[0][-1] == "out of memory"
     assert [line["state"] for line in table(tmp_path)] == ["completed", "running", "waiting", "refused"]
+
+
+def test_a_completed_job_whose_directory_is_gone_is_told(tmp_path):
+    sweep = make_sweep(tmp_path / "s", {"lsgan": {0: 1.0, 1: 2.0}})
+    shutil.rmtree(sweep / "loss-lsgan_seed-1")
+    markdown = write_sweep_report(sweep).markdown
+    assert lines(markdown, "loss-lsgan_seed-1")[0] == ["loss-lsgan_seed-1", "lost", "100", "its directory is gone"]
+    assert lines(markdown, "loss=lsgan")[0][-1] == "1 lost"
 
 
 def test_an_objective_that_was_chosen_is_also_shown_at_its_best(tmp_path):
@@ -171,8 +180,8 @@ def test_an_objective_that_was_chosen_is_also_shown_at_its_best(tmp_path):
         found["objective"] |= {"value": found["objective"]["value"] - 4}
         path.write_text(json.dumps(found))
     markdown = write_sweep_report(sweep).markdown
-    assert "**metric/fid (smaller is better)**" in markdown
-    assert "**metric/fid, at its best on the way (smaller is better)**" in markdown
+    assert "**metric/fid (smaller is better; a perfect sampler 0.1; N 1,000; digits abababab)**" in markdown
+    assert "**metric/fid, at its best on the way (smaller is better; " in markdown
     assert [row[1].split()[0] for row in lines(markdown, "loss=lsgan")] == ["8", "4"]
 
 
@@ -201,7 +210,7 @@ def test_findings_of_the_doctor_are_added_up(tmp_path):
     make_run(tmp_path / "c", {"fid": 1.0}, seed=2)
     markdown = write_sweep_report(tmp_path).markdown
     assert "Verdicts: mode collapse: 2; healthy: 1." in markdown
-    assert lines(markdown, "mode collapse")[0] == ["mode collapse", "2", "two of eight (step 90)", "G wins", "a, b"]
+    assert lines(markdown, "mode collapse")[0] == ["mode collapse", "2", "two of eight (step 90)", "G wins", "a and b"]
 
 
 def test_what_was_common_stands_on_the_page_and_the_command_everywhere(tmp_path):
@@ -258,6 +267,8 @@ def test_jobs_whose_configuration_was_refused_need_none(tmp_path):
     make_run(tmp_path / "loss-lsgan_seed-0", {"fid": 1.0}, "loss=lsgan")
     jobs = {"loss-lsgan_seed-0": job({"loss": "lsgan", "seed": "0"}, "completed", 100)}
     for number, plain in enumerate([{}, {"trainer": "what"}, {"trainer": {"steps": "x"}, "seed": [1]}, config()]):
-        jobs[f"odd-{number}"] = job({"loss": "lsgan", "seed": "9"}, "refused", 0, "no such key") | {"config": plain}
+        for state in ("refused", "running", "completed"):
+            swept = {"loss": "lsgan", "seed": "9"}
+            jobs[f"{state}-{number}"] = job(swept, state, 0, "no such key") | {"config": plain}
     markdown = write_sweep_report(write_sweep(tmp_path, jobs)).markdown
-    assert "5 runs: 1 completed, 4 refused." in markdown
+    assert "13 runs: 1 completed, 4 running, 4 refused, 4 lost." in markdown

@@ -12,6 +12,7 @@ from gan_runner.sweeps.report.page import Intervals, Part, Section, Table, Text
 from gan_runner.sweeps.report.statistics import Difference, Estimate, differences, estimate
 
 BEST = "at its best on the way"
+NAMES = 4  # that are told one by one
 DIFFERENCES = 10  # that are shown unasked
 BySeed = Mapping[int, float]
 
@@ -21,18 +22,17 @@ def answer_sections(table: Comparable, heading: str) -> list[Section]:
     objective = table.objective
     first: list[Part] = []
     if objective is not None:
-        goal = table.goal(objective)
         finals = {group.label: group.final(objective) for group in table.groups}
-        first += figure_parts(table, objective, finals, goal)
+        first += figure_parts(table, objective, finals, objective)
         best = {group.label: group.best() for group in table.groups}
         if table.selects and best != finals:  # trainer.objective is set: the run is used as it was at its best
-            first += figure_parts(table, f"{objective}, {BEST}", best, goal)
+            first += figure_parts(table, objective, best, f"{objective}, {BEST}")
     else:
         first.append(Text("These runs measure nothing, so that nothing tells which is better."))
     others: list[Part] = []
     for tag in table.tags:
         if tag != objective:
-            others += figure_parts(table, tag, {g.label: g.final(tag) for g in table.groups}, table.goal(tag))
+            others += figure_parts(table, tag, {g.label: g.final(tag) for g in table.groups}, tag)
     return [Section(f"Answer{heading}", first), *([Section(f"Other figures{heading}", others)] if others else [])]
 
 
@@ -45,8 +45,9 @@ def best_first(table: Comparable) -> Comparable:
     return replace(table, groups=[groups[label] for label in ranked(finals, table.goal(table.objective))])
 
 
-def figure_parts(table: Comparable, title: str, values: Mapping[str, BySeed], goal: Goal | None) -> list[Part]:
+def figure_parts(table: Comparable, tag: str, values: Mapping[str, BySeed], title: str) -> list[Part]:
     """One figure: in a sentence, in a table, as intervals, and every comparison."""
+    goal = table.goal(tag)
     styles = {group.label: style(number) for number, group in enumerate(table.groups)}
     groups = {group.label: group for group in table.groups}
     values = {label: values[label] for label in ranked(values, goal)}
@@ -57,7 +58,7 @@ def figure_parts(table: Comparable, title: str, values: Mapping[str, BySeed], go
         heads[3:5] = ["lowest", "highest"]
     parts: list[Part] = [
         Text(in_words(title, values, compared, goal)),
-        Table(heads, rows, f"{title}{goal_in_words(goal)}"),
+        Table(heads, rows, f"{title} ({context(table, tag)})"),
     ]
     intervals = [
         Interval(label, found.mean, found.half_width, [*filter(math.isfinite, by_seed.values())], styles[label])
@@ -147,20 +148,26 @@ def in_words(title: str, values: Mapping[str, BySeed], compared: list[Difference
     unsure = [label for label in others if behind.get(label) is False]
     untested = [label for label in others if label not in behind]
     sentences = [f"{title}: {told} comes first."]
-    sentences += [f"Its lead is larger than chance over {_names(sure)}."] if sure else []
-    sentences += [f"It is not told apart from {_names(unsure)}."] if unsure else []
-    sentences += [f"Too few seeds tell whether it differs from {_names(untested)}."] if untested else []
+    sentences += [f"Its lead is larger than chance over {some(sure)}."] if sure else []
+    sentences += [f"It is not told apart from {some(unsure)}."] if unsure else []
+    sentences += [f"Too few seeds tell whether it differs from {some(untested)}."] if untested else []
     return " ".join(sentences)
 
 
-def _names(labels: list[str]) -> str:
-    shown = labels if len(labels) <= 4 else [*labels[:3], f"{len(labels) - 3} others"]
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many others there are."""
+    shown = [*names] if len(names) <= NAMES else [*names[: NAMES - 1], f"{len(names) - NAMES + 1} others"]
     return " and ".join(filter(None, ["; ".join(shown[:-1]), shown[-1]]))
 
 
-def goal_in_words(goal: Goal | None) -> str:
-    """For a title."""
-    return {"min": " (smaller is better)", "max": " (larger is better)", None: ""}[goal]
+def context(table: Comparable, tag: str) -> str:
+    """What a figure is to be held against, and what it depends on."""
+    told = [{"min": "smaller is better", "max": "larger is better", None: "neither is better"}[table.goal(tag)]]
+    perfect, found = table.perfect(tag), table.stored(tag)
+    told += [] if perfect is None else [f"a perfect sampler {rounded(perfect)}"]
+    told += list(dict.fromkeys(f"N {number:,}" for number in table.samples(tag)))
+    told += list(dict.fromkeys(f"{f.extractor} {(f.extractor_hash or '')[:8]}" for f in found if f.extractor))
+    return "; ".join(told)
 
 
 def by_label(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -117,11 +117,11 @@ class Axis:
 
     @property
     def ticks(self) -> list[Tick]:
-        """Round values, about four of them, or powers of ten."""
+        """Round values, about five of them, or powers of ten."""
         if self.logarithmic:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [(self(10.0**n), f"{10.0**n:g}") for n in powers[:: max(1, len(powers) // 4)]]
-        rough = (self.high - self.low) / 4
+        rough = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         unit *= next((factor for factor in (1, 2, 5) if factor * unit >= rough), 10)
         first, last = math.ceil(self.low / unit - 1e-9), math.floor(self.high / unit + 1e-9)
@@ -132,7 +132,7 @@ def axis(values: Iterable[float], start: float, end: float, may_be_logarithmic: 
     """An axis that shows all of the values, logarithmic if they are of several orders of magnitude."""
     finite = [value for value in values if abs(value) < 1e100]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    if may_be_logarithmic and low > 0 and high > LOGARITHMIC_FROM * low:
+    if may_be_logarithmic and low > 1e-100 and high > LOGARITHMIC_FROM * low:
         room = (high / low) ** 0.04
         return Axis(low / room, high * room, start, end, logarithmic=True)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0

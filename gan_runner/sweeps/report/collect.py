@@ -29,6 +29,7 @@ class Stored(BaseModel):
 class StoredFigure(Stored):
     """A figure in evaluation.json."""
 
+    metric: str = ""
     value: float | None = None  # None: undefined
     perfect: float | None = None
     goal: Goal | None = None
@@ -144,13 +145,15 @@ class Run:
     def steps(self) -> int | None:
         """How many it was asked for; None for a job that may have been refused because of them."""
         trainer = self.config.get("trainer")
-        return trainer.get("steps") if isinstance(trainer, dict) else None
+        steps = trainer.get("steps") if isinstance(trainer, dict) else None
+        return int(steps) if isinstance(steps, int | float) and abs(steps) <= LARGEST else None
 
     @property
     def tags(self) -> list[str]:
-        """Its figures, those included that were undefined throughout."""
+        """What it measured while it trained, those figures included that were undefined throughout."""
         logged = dict.fromkeys(tag for row in self.rows for tag in row if tag.startswith("metric/"))
-        return [*logged | dict.fromkeys(f"metric/{name}" for name in self.evaluation.figures)]
+        undefined = (name for name, figure in self.evaluation.figures.items() if figure.value is None)
+        return [*logged | dict.fromkeys(f"metric/{name}" for name in undefined)]
 
     def final(self, tag: str) -> float | None:
         """The figure at the end: of the last row that has it; NaN if it is undefined, None if it was not measured."""
@@ -247,7 +250,9 @@ def read_several(folder: Path, trust: Sequence[str]) -> Runs:
             if job is None or is_run(path):
                 runs.append(read_one(path, trust, "runs", name, job))
             else:
-                runs.append(Run(name, path, job.config, job.state, job.step, job.seconds, job.reason or "", job.swept))
+                gone = job.state == "completed"
+                state, reason = ("lost", "its directory is gone") if gone else (job.state, job.reason or "")
+                runs.append(Run(name, path, job.config, state, job.step, job.seconds, reason, job.swept))
         except UserError as error:
             unreadable.append(str(error))
     return Runs(folder, runs, unreadable, sweep.command, sweep.swept)

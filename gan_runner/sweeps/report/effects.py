@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from gan_runner.sweeps.report.answer import goal_in_words, in_figures
+from gan_runner.sweeps.report.answer import context, in_figures
 from gan_runner.sweeps.report.charts import Interval, interval_chart, style
 from gan_runner.sweeps.report.groups import ABSENT, Comparable, Group
 from gan_runner.sweeps.report.page import Intervals, Part, Table, Text
@@ -29,7 +29,7 @@ def effects(table: Comparable) -> list[Part]:
     how = (
         "Each value's mean over the combinations of the other keys that all of its values were run with, seed by seed."
     )
-    return [Text(how), Table(heads, rows, f"{objective}{goal_in_words(table.goal(objective))}"), Intervals(charts)]
+    return [Text(how), Table(heads, rows, f"{objective} ({context(table, objective)})"), Intervals(charts)]
 
 
 def effect(groups: Sequence[Group], key: str, tag: str) -> tuple[list[Interval], int]:

@@ -1,13 +1,13 @@
 """Which runs are one configuration, and which configurations may be compared."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from gan_runner.metrics import Goal
-from gan_runner.sweeps.report.collect import Run
+from gan_runner.sweeps.report.collect import Run, StoredFigure
 
 # Keys that change no results, besides the seed. Data of another fingerprint are other data wherever they lie.
 WITHOUT_EFFECT = ("seed", "name", "device", "resume", "trust", "dataset.root", "dataset.download")
@@ -64,18 +64,47 @@ class Comparable:
         """Whether the user chose the objective, so that its best value on the way counts, too."""
         return any(run.config["trainer"]["objective"] is not None for run in self.runs)
 
+    def stored(self, tag: str) -> list[StoredFigure]:
+        """A figure as the runs' evaluations have it, with all that it depends on."""
+        name = tag.removeprefix("metric/")
+        return [run.evaluation.figures[name] for run in self.runs if name in run.evaluation.figures]
+
+    def samples(self, tag: str) -> list[int]:
+        """How many generated samples a figure is of; a later evaluation may have had another number."""
+        metrics = [run.config["metric"].get(figure.metric, {}) for run in self.runs for figure in self.stored(tag)[:1]]
+        return [metric["samples"] for metric in metrics if isinstance(metric.get("samples"), int)]
+
     def goal(self, tag: str) -> Goal | None:
         """Whether small or large is better."""
-        name = tag.removeprefix("metric/")
-        goals = [r.evaluation.figures[name].goal for r in self.runs if name in r.evaluation.figures]
-        return goals[0] if goals else None
+        return next((figure.goal for figure in self.stored(tag)), None)
+
+    def perfect(self, tag: str) -> float | None:
+        """What a perfect sampler would score, on average over the runs."""
+        scores = [figure.perfect for figure in self.stored(tag) if figure.perfect is not None]
+        return fmean(scores) if scores else None
 
 
 def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """The leaves of a configuration by their keys; lists are leaves, as JSON."""
+    """The leaves of a configuration by their keys; lists are leaves, as tuples, so that 1 is 1.0 in them, too."""
     if not isinstance(node, Mapping):
-        return {key: json.dumps(node) if isinstance(node, list) else node}
+        return {key: _as_tuple(node)}
     return {k: v for name, child in node.items() for k, v in flat(child, f"{key}.{name}" if key else name).items()}
+
+
+def _as_tuple(node: Any) -> Any:
+    return tuple(map(_as_tuple, node)) if isinstance(node, list) else str(node) if isinstance(node, dict) else node
+
+
+def shown(value: Any) -> str:
+    """A leaf of a configuration, as one types it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def configuration(run: Run) -> frozenset[tuple[str, Any]]:
+    """What runs that differ in the seed alone have in common."""
+    return frozenset(settings(run).items())
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -95,7 +124,7 @@ def conditions(run: Run) -> dict[str, str]:
         "data": f"{str(dataset.get('_target_', '')).rpartition('.')[2]} {run.origin.fingerprint[:8]}",
         "split": str(dataset.get("split", "")),
         "extractor": (run.origin.extractor or "none")[:8],
-        "metrics": ", ".join(f"{key}={value}" for key, value in metrics.items() if not key.endswith("_target_")),
+        "metrics": ", ".join(f"{key}={shown(value)}" for key, value in metrics.items() if not key.endswith("_target_")),
         "real samples": "all" if real is None else str(real),
         "steps": str(run.step) if run.step == run.steps else f"{run.step} of {run.steps}",
     }
@@ -104,30 +133,40 @@ def conditions(run: Run) -> dict[str, str]:
 def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
     """The completed runs, in groups that may be compared; `swept` are the keys of a sweep."""
     described = describe(runs, swept)
-    same = [(run, frozenset(settings(run).items())) for run in runs]
-    found: dict[tuple[str, ...], dict[frozenset[Any], list[Run]]] = {}
-    for run, config in same:
+    found: dict[tuple[Any, ...], dict[frozenset[Any], list[Run]]] = {}
+    every: dict[frozenset[Any], list[Run]] = {}
+    for run in runs:
+        every.setdefault(configuration(run), []).append(run)
         if run.state == "completed":
-            found.setdefault(tuple(conditions(run).values()), {}).setdefault(config, []).append(run)
+            measured = (*conditions(run).values(), run.origin.fingerprint, run.origin.extractor)
+            found.setdefault(measured, {}).setdefault(configuration(run), []).append(run)
     tables = []
     for alike in found.values():
+        about = _varied([described[members[0].name] for members in alike.values()])
         groups = []
-        for config, members in alike.items():
+        for (config, members), told in zip(alike.items(), about, strict=True):
             newest = {run.seed: run for run in members}  # the folders' names are in the order of time
             by_seed = {seed: newest[seed] for seed in sorted(newest)}
-            others = [run for run, other in same if other == config and run not in by_seed.values()]
-            about = described[members[0].name]
-            groups.append(Group(_label(about) or "this configuration", about, by_seed, others))
+            counted = {run.name for run in by_seed.values()}
+            others = [run for run in every[config] if run.name not in counted]
+            groups.append(Group(label(told) or "this configuration", told, by_seed, others))
         tables.append(Comparable(conditions(groups[0].runs[0]), groups))
     return tables
+
+
+def _varied(about: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The same without the keys that have one value in all; but of one alone, all keys."""
+    if len(about) == 1:
+        return [*about]
+    return [{k: v for k, v in told.items() if any(other[k] != v for other in about)} for told in about]
 
 
 def describe(runs: Sequence[Run], swept: Sequence[str]) -> dict[str, dict[str, str]]:
     """By run, what sets its configuration apart: the keys that are `swept`, unless they do not tell all apart."""
     keys = [key for key in swept if key.partition(".")[0] not in WITHOUT_EFFECT and key not in WITHOUT_EFFECT]
     described = {run.name: {key: run.swept.get(key, ABSENT) for key in keys} for run in runs}
-    different = {frozenset(settings(run).items()) for run in runs}
-    return described if len(set(map(_label, described.values()))) >= len(different) else distinguish(runs)
+    different = {configuration(run) for run in runs}
+    return described if len(set(map(label, described.values()))) >= len(different) else distinguish(runs)
 
 
 def distinguish(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
@@ -140,16 +179,16 @@ def distinguish(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
         number = len({tuple(values.get(k, ABSENT) for k in [*chosen, key]) for values in found.values()})
         if number > apart:
             chosen, apart = [*chosen, key], number
-    full = {name: {key: str(values.get(key, ABSENT)) for key in chosen} for name, values in found.items()}
+    full = {name: {key: shown(values.get(key, ABSENT)) for key in chosen} for name, values in found.items()}
     short = {name: dict(_without_module(key, value) for key, value in about.items()) for name, about in full.items()}
-    return short if len(set(map(_label, short.values()))) == apart else full
+    return short if len(set(map(label, short.values()))) == apart else full
 
 
 def common(runs: Iterable[Run]) -> dict[str, str]:
     """The keys that have the same value in all runs."""
     first, *others = [flat(run.config) for run in runs]
     shared = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
-    return {key: "null" if value is None else str(value) for key, value in shared.items()}
+    return {key: shown(value) for key, value in shared.items()}
 
 
 def undefined(values: Mapping[int, float]) -> int:
@@ -162,5 +201,6 @@ def _without_module(key: str, value: str) -> tuple[str, str]:
     return (key.removesuffix("._target_"), value.rpartition(".")[2]) if key.endswith("._target_") else (key, value)
 
 
-def _label(about: Mapping[str, str]) -> str:
+def label(about: Mapping[str, str]) -> str:
+    """How a configuration is called."""
     return ", ".join(f"{key}={value}" for key, value in about.items())

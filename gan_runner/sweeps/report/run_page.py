@@ -8,7 +8,7 @@ from gan_runner.config import composition
 from gan_runner.console import rounded
 from gan_runner.sweeps.report.charts import Chart, Series, line_chart
 from gan_runner.sweeps.report.collect import Run, StoredFigure, StoredFinding
-from gan_runner.sweeps.report.groups import flat
+from gan_runner.sweeps.report.groups import flat, shown
 from gan_runner.sweeps.report.page import Charts, Code, Page, Part, Pictures, Section, Table, Text
 from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbnail
 
@@ -144,11 +144,6 @@ def changes(run: Run) -> list[Part]:
         if key not in NOT_SHOWN and (key not in defaults or defaults[key] != value)
     ]
     return [Table(["key", "here", "default"], rows)] if rows else [Text("Nothing.")]
-
-
-def shown(value: object) -> str:
-    """A value of the configuration."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def made_with(runs: Sequence[Run]) -> list[Part]:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gan_runner.console import rounded
-from gan_runner.sweeps.report.answer import answer_sections, best_first, by_label, goal_in_words
-from gan_runner.sweeps.report.charts import Chart, Series, line_chart, style
+from gan_runner.sweeps.report.answer import answer_sections, best_first, by_label, some
+from gan_runner.sweeps.report.charts import Series, line_chart, style
 from gan_runner.sweeps.report.collect import AT_WORK, Run, Runs, StoredFinding
 from gan_runner.sweeps.report.effects import effects
-from gan_runner.sweeps.report.groups import Comparable, Group, common, comparable
+from gan_runner.sweeps.report.groups import Comparable, Group, common, comparable, configuration, describe, label
 from gan_runner.sweeps.report.page import Charts, Page, Part, Pictures, Section, Table, Text
 from gan_runner.sweeps.report.run_page import command, has_content, made_with, values_over_steps
 from gan_runner.sweeps.report.statistics import estimate
@@ -16,7 +16,6 @@ from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbna
 
 SIDE = 280  # of a grid of samples, in pixels
 CELLS = 60  # of the grid of grids
-NAMES = 4  # of runs in one cell of a table
 CURVES = ("metric/", "loss/")
 STATES = ("completed", "running", "waiting", "interrupted", "pruned", "failed", "diverged", "refused")
 
@@ -37,13 +36,13 @@ def sweep_page(runs: Runs) -> Page:
         Section("Not completed", not_completed(runs)),
         Section("Health", health(runs.runs)),
         Section("All runs", [all_runs(runs.runs)], long=True),
-        Section("Common to all: the configuration", configuration(runs.runs), long=True),
+        Section("Common to all: configuration", shared_keys(runs.runs), long=True),
         Section("Common to all: commit, versions, data", made_with([r for r in runs.runs if r.rows])),
         Section("Command", command(runs.command)),
     ]
     return Page(
         runs.folder.resolve().name,
-        [counted(runs), *(lead(tables))],
+        [counted(runs), *lead(runs, tables)],
         [section for section in sections if any(map(has_content, section.parts))],
     )
 
@@ -58,19 +57,26 @@ def counted(runs: Runs) -> str:
     return f"{total:,} run{'s' * (total != 1)}: {', '.join(told)}."
 
 
-def lead(tables: Sequence[Comparable]) -> list[str]:
-    """Where to look for the answer, if there is not one alone."""
+def lead(runs: Runs, tables: Sequence[Comparable]) -> list[str]:
+    """What the answer leaves out, and where to look for it, if there is not one alone."""
     if not tables:
         return ["No run has completed, so that there is nothing to compare."]
+    told, described = [], describe(runs.runs, runs.swept)
+    answered = {configuration(run) for table in tables for run in table.runs}
+    missing = dict.fromkeys(label(described[r.name]) for r in runs.runs if configuration(r) not in answered)
+    if missing:
+        told.append(f"None has completed of {some([*missing])}.")
     if len(tables) > 1:
         what = ", ".join(sorted({name for table in tables for name in differing(table, tables)}))
-        return [f"They are not all comparable ({what}), and stand in {len(tables)} tables, none averaged with another."]
-    return []
+        told.append(
+            f"They are not all comparable ({what}), and stand in {len(tables)} tables, none averaged with another."
+        )
+    return told
 
 
 def differing(table: Comparable, tables: Sequence[Comparable]) -> dict[str, str]:
     """The conditions of a table that are not those of all."""
-    return {n: v for n, v in table.conditions.items() if any(other.conditions[n] != v for other in tables)}
+    return {n: v for n, v in table.conditions.items() if v and any(other.conditions[n] != v for other in tables)}
 
 
 def conditions_in_words(table: Comparable, tables: Sequence[Comparable]) -> str:
@@ -103,19 +109,11 @@ def curves(table: Comparable) -> list[Part]:
     logged = dict.fromkeys(tag for run in table.runs for row in run.rows for tag in row if tag.startswith(CURVES))
     tags = sorted(logged, key=lambda tag: (tag != table.objective, not tag.startswith("metric/")))
     series = {tag: [mean_curve(group, tag) for group in table.groups] for tag in tags}
-    charts = [_chart(table, tag, series[tag]) for tag in tags]
+    charts = [line_chart(tag, series[tag], table.perfect(tag), "a perfect sampler") for tag in tags]
     legend = [(group.label, style(number)) for number, group in enumerate(table.groups)]
     drawn = Charts([chart for chart in charts if chart is not None], legend)
     several = any(len(group.runs) > 1 for group in table.groups)
     return [*([Text("Lines are means over the seeds, bands their 95 % intervals.")] if several else []), drawn]
-
-
-def _chart(table: Comparable, tag: str, series: Sequence[Series]) -> Chart | None:
-    name = tag.removeprefix("metric/")
-    perfect = {r.evaluation.figures[name].perfect for r in table.runs if name in r.evaluation.figures}
-    values = [value for value in perfect if value is not None]
-    known = sum(values) / len(values) if tag.startswith("metric/") and values else None
-    return line_chart(f"{tag}{goal_in_words(table.goal(tag))}", series, known, "a perfect sampler")
 
 
 def mean_curve(group: Group, tag: str) -> Series:
@@ -169,7 +167,7 @@ def health(runs: Sequence[Run]) -> list[Part]:
     where = by_label((found.name, run.name) for run, found in present)
     examples = {found.name: found for _, found in reversed(present)}  # the first of each
     rows = [
-        [name.replace("_", " "), f"{len(names):,}", *_example(examples[name]), _some(names)]
+        [name.replace("_", " "), f"{len(names):,}", *_example(examples[name]), some(names)]
         for name, names in where.items()
     ]
     findings = [Table(["finding", "runs", "for example", "likely cause", "in"], rows)] if rows else []
@@ -178,10 +176,6 @@ def health(runs: Sequence[Run]) -> list[Part]:
 
 def _example(found: StoredFinding) -> list[str]:
     return [f"{found.evidence} (step {found.step:,})", found.cause]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names if len(names) <= NAMES else [*names[:NAMES], f"and {len(names) - NAMES} more"])
 
 
 def all_runs(runs: Sequence[Run]) -> Table:
@@ -194,7 +188,7 @@ def all_runs(runs: Sequence[Run]) -> Table:
     return Table(["run", "state", "step", "time", "health", "objective at its best"], rows)
 
 
-def configuration(runs: Sequence[Run]) -> list[Part]:
+def shared_keys(runs: Sequence[Run]) -> list[Part]:
     """The keys that have the same value in all runs."""
     configured = [run for run in runs if run.config]
     rows = [[key, value] for key, value in common(configured).items()] if configured else []

@@ -59,40 +59,18 @@ def _write(folder: Path, page: Page, further: dict[str, str], unreadable: Sequen
 def to_csv(runs: Runs) -> str:
     """A line for each run: its swept keys, its state, every figure at the end, the objective at its best."""
     told = {run.name: run.swept for run in runs.runs} if runs.swept else describe(runs.runs, ())
-    keys = list(dict.fromkeys(key for swept in told.values() for key in swept))
-    tags = list(dict.fromkeys(tag for run in runs.runs for tag in run.tags))
+    keys = [key for swept in told.values() for key in swept]
+    tags = [tag for run in runs.runs for tag in run.tags]
+    heads = ["run", *keys, "seed", "state", "step", "seconds", *tags, "best objective", "reason"]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "run",
-            *keys,
-            *([] if "seed" in keys else ["seed"]),
-            "state",
-            "step",
-            "seconds",
-            *tags,
-            "best objective",
-            "reason",
-        ]
-    )
+    writer = csv.DictWriter(text, dict.fromkeys(heads), restval="", lineterminator="\n")
+    writer.writerow({head: _cell(head) for head in heads})
     for run in runs.runs:
-        swept = [_cell(told[run.name].get(key, "")) for key in keys]
-        seed = [] if "seed" in keys else [run.config.get("seed", "")]
-        figures = [run.final(tag) for tag in tags]
-        writer.writerow(
-            [
-                _cell(run.name),
-                *swept,
-                *seed,
-                run.state,
-                run.step,
-                f"{run.seconds:.1f}",
-                *figures,
-                run.best(),
-                _cell(run.reason),
-            ]
-        )
+        line = {"run": run.name, "seed": str(run.config.get("seed", "")), **told[run.name], "state": run.state}
+        figures = {tag: value for tag in tags if (value := run.final(tag)) is not None}
+        numbers = {"step": run.step, "seconds": round(run.seconds, 1), **figures, "best objective": run.best()}
+        cells = {head: _cell(text) for head, text in {**line, "reason": run.reason}.items()}
+        writer.writerow(cells | numbers)
     return text.getvalue()
 
 
