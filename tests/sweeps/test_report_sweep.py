@@ -220,6 +220,8 @@ def test_what_was_common_stands_on_the_page_and_the_command_everywhere(tmp_path)
         assert text in page
     assert "gan-train -m loss=lsgan,hinge seed=0,1,2" in written.markdown
     assert (tmp_path / "s" / "report.md").read_text() == written.markdown
+    assert "Learning curves" in page
+    assert "Learning curves" not in written.markdown
 
 
 def test_a_run_that_cannot_be_read_is_told_and_hides_no_other(typed, tmp_path):

@@ -67,7 +67,7 @@ def figure_parts(table: Comparable, tag: str, values: Mapping[str, BySeed], titl
     ]
     if len({one.mean for one in intervals}) > 1:
         parts.append(Intervals([interval_chart(title, intervals)]))
-    return [*parts, *difference_tables(title, compared, folded=title != table.objective)]
+    return [*parts, *difference_tables(title, compared, folded=tag != table.objective)]
 
 
 def difference_tables(title: str, compared: Sequence[Difference], folded: bool) -> list[Table]:
@@ -139,11 +139,11 @@ def in_words(title: str, values: Mapping[str, BySeed], compared: list[Difference
         return f"{title}: {told}."
     if len({at.mean for at in found.values()}) == 1:
         return f"{title}: {rounded(found[first].mean)} in every configuration."
+    tested = [d for d in compared if d.p is not None]
     if goal is None:
-        apart = sum(d.beyond_chance for d in compared)
-        return f"{title}: from {first} to {others[-1]}; {apart} of {len(compared)} differences are larger than chance."
-    tested = [d for d in compared if first in (d.first, d.second) and d.p is not None]
-    behind = {d.second if d.first == first else d.first: d.beyond_chance for d in tested}
+        apart = sum(d.beyond_chance for d in tested)
+        return f"{title}: from {first} to {others[-1]}; {apart} of {len(tested)} differences are larger than chance."
+    behind = {d.second: d.beyond_chance for d in tested if d.first == first}  # all pairs are in this order
     sure = [label for label in others if behind.get(label)]
     unsure = [label for label in others if behind.get(label) is False]
     untested = [label for label in others if label not in behind]

@@ -1,7 +1,7 @@
 """Charts as shapes in a picture of fixed size, which the page draws as SVG: colours are its, numbers are ours."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gan_runner.console import rounded
@@ -222,11 +222,3 @@ def interval_chart(title: str, intervals: Sequence[Interval]) -> IntervalChart:
         rows.append(Row(label, one.style, ROW * (number + 0.5), x(one.mean), low, high, dots))
     told = "; ".join(f"{one.label} {rounded(one.mean)}" for one in intervals)
     return IntervalChart(title, f"{title}: {told}", rows, x.ticks, height)
-
-
-def shared_steps(curves: Mapping[int, Values]) -> list[int]:
-    """The steps that all curves have, at most `POINTS` of them."""
-    if not curves:
-        return []
-    first, *others = curves.values()
-    return thinned(sorted(set(first).intersection(*others)))

@@ -71,8 +71,9 @@ class Comparable:
 
     def samples(self, tag: str) -> list[int]:
         """How many generated samples a figure is of; a later evaluation may have had another number."""
-        metrics = [run.config["metric"].get(figure.metric, {}) for run in self.runs for figure in self.stored(tag)[:1]]
-        return [metric["samples"] for metric in metrics if isinstance(metric.get("samples"), int)]
+        metric = next((figure.metric for figure in self.stored(tag)), "")
+        found = [run.config["metric"].get(metric, {}).get("samples") for run in self.runs]
+        return [number for number in found if isinstance(number, int)]
 
     def goal(self, tag: str) -> Goal | None:
         """Whether small or large is better."""

@@ -100,7 +100,9 @@ def to_markdown(page: Page) -> str:
     lines = [f"# {_inline(page.title)}", *(f"\n{_inline(text)}" for text in page.lead)]
     for section in page.sections:
         parts = [part for part in map(_markdown, section.parts) if part]
-        if parts and not section.long:
+        drawn = any(isinstance(part, Charts | Pictures) for part in section.parts)
+        only_drawn = drawn and not any(isinstance(part, Table) for part in section.parts)
+        if parts and not section.long and not only_drawn:
             lines += [f"\n## {_inline(section.title)}", *(f"\n{part}" for part in parts)]
     return "\n".join(lines) + "\n"
 
