@@ -101,6 +101,7 @@ def test_runs_that_were_measured_otherwise_stand_apart(tmp_path):
     make_run(tmp_path / "other_steps", same, "trainer.steps=200", status={"state": "completed", "step": 200})
     markdown = write_sweep_report(tmp_path).markdown
     assert "not all comparable (data, extractor, metrics, steps), and stand in 5 tables" in markdown
+    assert "repeated" not in markdown
     answers = [line for line in markdown.splitlines() if line.startswith("## Answer")]
     assert len(answers) == 5
     assert sum("steps 200" in line for line in answers) == 1

@@ -135,12 +135,13 @@ def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
     """The completed runs, in groups that may be compared; `swept` are the keys of a sweep."""
     described = describe(runs, swept)
     found: dict[tuple[Any, ...], dict[frozenset[Any], list[Run]]] = {}
-    every: dict[frozenset[Any], list[Run]] = {}
+    unfinished: dict[frozenset[Any], list[Run]] = {}
     for run in runs:
-        every.setdefault(configuration(run), []).append(run)
         if run.state == "completed":
             measured = (*conditions(run).values(), run.origin.fingerprint, run.origin.extractor)
             found.setdefault(measured, {}).setdefault(configuration(run), []).append(run)
+        else:
+            unfinished.setdefault(configuration(run), []).append(run)
     tables = []
     for alike in found.values():
         about = _varied([described[members[0].name] for members in alike.values()])
@@ -148,8 +149,8 @@ def comparable(runs: Sequence[Run], swept: Sequence[str]) -> list[Comparable]:
         for (config, members), told in zip(alike.items(), about, strict=True):
             newest = {run.seed: run for run in members}  # the folders' names are in the order of time
             by_seed = {seed: newest[seed] for seed in sorted(newest)}
-            counted = {run.name for run in by_seed.values()}
-            others = [run for run in every[config] if run.name not in counted]
+            repeated = [run for run in members if run is not by_seed[run.seed]]
+            others = [*repeated, *unfinished.get(config, ())]
             groups.append(Group(label(told) or "this configuration", told, by_seed, others))
         tables.append(Comparable(conditions(groups[0].runs[0]), groups))
     return tables
