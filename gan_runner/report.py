@@ -1,8 +1,8 @@
 """`gan-report`, also `python -m gan_runner.report`: what a sweep, a folder of runs, or one run has come to."""
 
 from gan_runner.commands import command_line
-from gan_runner.commands.status import Outcome
 from gan_runner.config import composition
+from gan_runner.status import Outcome
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gan_runner.commands.status import Status
 from gan_runner.config.schema import Section, validate
 from gan_runner.console import say
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
+from gan_runner.status import Status
 from gan_runner.sweeps.report.writing import write_run_report, write_sweep_report
 
 

@@ -5,15 +5,16 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from gan_runner.config.schema import validate
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import is_run, read_json, read_objective
 
+JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
 State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted"]
 ENDED = ("completed", "failed", "refused", "diverged")
 
@@ -46,7 +47,7 @@ class Sweep(BaseModel):
 
     command: list[str]
     swept: list[str]  # the keys, as typed
-    jobs: dict[str, Job]  # by the names of their directories
+    jobs: dict[JobName, Job]  # by the names of their directories
 
 
 class SweepDirectory:

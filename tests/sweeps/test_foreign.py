@@ -32,8 +32,8 @@ def test_jobs_are_isolated_and_counted(gan_train, moody, launcher, module, setti
 
 def test_all_jobs_refused(gan_train, moody):  # noqa: F811
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ("-m", "seed=0,1", "name=none", *DIGITS, "metric=[fid]", "trainer.objective=metric/fidd", "hydra/launcher=joblib")
-    ended = gan_train(*words)
+    words = ("-m", "seed=0,1", "name=none", *DIGITS, "metric=[fid]", "trainer.objective=metric/fidd")
+    ended = gan_train(*words, "hydra/launcher=joblib")
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count("did you mean 'metric/fid'?") == 2
     assert not (moody / "outputs").exists()

@@ -1,6 +1,5 @@
 """What a report is about, read from the disk: runs, and the sweep.json of a sweep. All of it may be anyone's making."""
 
-import fcntl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from gan_runner.config.schema import validate
 from gan_runner.errors import UserError
 from gan_runner.metrics import Goal
-from gan_runner.runs.directory import is_run, read_json, read_run
+from gan_runner.runs.directory import in_use, is_run, read_json, read_run
 from gan_runner.runs.logger import Row, read_metrics
 from gan_runner.runs.manifest import Manifest
 
@@ -100,7 +99,7 @@ class Origin(Manifest):
         return str(self.data.get("fingerprint", ""))
 
 
-class Job(Stored):
+class StoredJob(Stored):
     """A job in sweep.json."""
 
     swept: dict[str, str] = {}
@@ -111,12 +110,12 @@ class Job(Stored):
     reason: str | None = None
 
 
-class SweepFile(Stored):
+class StoredSweep(Stored):
     """sweep.json. The names of jobs are those of folders beside it, and lead nowhere else."""
 
     command: list[str] = []
     swept: list[str] = []
-    jobs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")], Job] = {}
+    jobs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")], StoredJob] = {}
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _read(kind: type[_Kind], path: Path) -> _Kind:
     return found
 
 
-def read_one(path: Path, trust: Sequence[str], key: str = "run", name: str = "", job: Job | None = None) -> Run:
+def read_one(path: Path, trust: Sequence[str], key: str = "run", name: str = "", job: StoredJob | None = None) -> Run:
     """The run in `path`, which `key` names. A `job` of a sweep tells its own state. Raises `UserError`."""
     config = read_run(path, trust, key)
     rows = read_metrics(path / "metrics.jsonl")
@@ -213,25 +212,13 @@ def read_one(path: Path, trust: Sequence[str], key: str = "run", name: str = "",
     )
 
 
-def _as_job(path: Path, origin: Origin) -> Job:
+def _as_job(path: Path, origin: Origin) -> StoredJob:
     """What a run says of itself; but a run that was killed goes on saying that it is running."""
     status = _read(StoredStatus, path / "status.json")
-    killed = status.state == "running" and not _is_locked(path / ".lock")
+    killed = status.state == "running" and not in_use(path)
     reason = "it was killed" if killed else status.message
     state = "interrupted" if killed else status.state
-    return Job(state=state, step=status.step, seconds=origin.wall_seconds, reason=reason)
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a run holds the lock. A lock that cannot be asked counts as held."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return StoredJob(state=state, step=status.step, seconds=origin.wall_seconds, reason=reason)
 
 
 def read_several(folder: Path, trust: Sequence[str]) -> Runs:
@@ -239,7 +226,7 @@ def read_several(folder: Path, trust: Sequence[str]) -> Runs:
 
     A run that cannot be read is told of, and does not hide the others.
     """
-    sweep = _read(SweepFile, folder / "sweep.json")
+    sweep = _read(StoredSweep, folder / "sweep.json")
     paths = [folder / name for name in sweep.jobs] or sorted(p.parent for p in folder.rglob("config.yaml"))
     if not paths:
         raise UserError(f"runs={folder}: there is no run directory in it")

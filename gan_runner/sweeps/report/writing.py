@@ -3,11 +3,12 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gan_runner.errors import UserError
+from gan_runner.console import log_traceback, say
+from gan_runner.errors import UserError, one_line
 from gan_runner.paths import write_atomically
 from gan_runner.sweeps.report.collect import Runs, read_one, read_several
 from gan_runner.sweeps.report.groups import describe
@@ -39,6 +40,15 @@ def write_sweep_report(folder: Path, trust: Sequence[str] = ()) -> Written:
 
     runs = read_several(folder, trust)
     return _write(folder, sweep_page(runs), {"report.csv": to_csv(runs)}, runs.unreadable)
+
+
+def report_at_the_end(write: Callable[[Path, Sequence[str]], Written], path: Path, trust: Sequence[str]) -> None:
+    """Writes the report on what has just ended, which no fault of a report may harm."""
+    try:
+        write(path, trust)
+    except Exception as error:
+        say(f"warning: {path}: there is no report on it: {one_line(error)}")
+        log_traceback(error)
 
 
 def _write(folder: Path, page: Page, further: dict[str, str], unreadable: Sequence[str] = ()) -> Written:
