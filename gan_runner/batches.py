@@ -21,7 +21,7 @@ def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
     if latent.distribution == "constant":
         return torch.full((count, latent.dim), latent.loc)
     draw = torch.randn if latent.distribution == "normal" else torch.rand
-    return draw(count, latent.dim, generator=noise).mul_(latent.scale).add_(latent.loc)
+    return latent.loc + latent.scale * draw(count, latent.dim, generator=noise)
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     )
     best = BestSoFar(measures.objective, logger.rows)
     evaluate = Evaluate(
-        settings.evaluate_every,
-        steps,
-        measures.evaluation,
-        best,
-        networks,
-        directory,
-        logger,
-        progress,
+        settings.evaluate_every, steps, measures.evaluation, best, networks, directory, logger, progress
     )
     health: list[Health] = []
     if training.config.doctor is not None:
@@ -112,11 +105,7 @@ def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Coll
     enders: list[Observer] = [stop]
     if settings.stop_on:
         enders.append(StopOnFindings(settings.sample_every, settings.steps, findings, ranks.any))
-    return [
-        losses,
-        *enders,
-        ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean),
-    ]
+    return [losses, *enders, ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean)]
 
 
 def _make_doctor(training: Training, logger: Logger) -> Doctor:

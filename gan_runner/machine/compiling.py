@@ -55,6 +55,7 @@ class CompiledStep:
         kind = torch.float32 if state.device.type == "mps" else torch.float64
         # Not scalars: torch takes those of fp64 for numbers, finds that it cannot, and traces the step once more.
         self.rates = [torch.zeros(1, dtype=kind, device=state.device) for _ in Rates._fields]
+        self.newest_rates = Rates(0.0, 0.0)
         if on_gpu:
             for tensor in state.tensors():
                 torch._dynamo.mark_static_address(tensor)  # a CUDA graph writes to them where they are
@@ -84,8 +85,10 @@ class CompiledStep:
     def _run(
         self, run: Callable[..., tuple[State, Terms]], state: State, batch: StepBatch, rates: Rates
     ) -> tuple[State, Terms]:
-        for tensor, value in zip(self.rates, rates, strict=True):
-            tensor.fill_(value)
+        if rates != self.newest_rates:
+            for tensor, value in zip(self.rates, rates, strict=True):
+                tensor.fill_(value)
+            self.newest_rates = rates
         if state.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
