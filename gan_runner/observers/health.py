@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gan_runner.console import log_traceback, say
-from gan_runner.health.doctor import Doctor
-from gan_runner.health.rules import Finding
+from gan_runner.health.doctor import Doctor, Finding
 from gan_runner.observers.base import Moment, NotFinite
 from gan_runner.observers.log import AfterOthers
 from gan_runner.observers.networks import Networks
