@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -23,8 +23,7 @@ from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
 
-if TYPE_CHECKING:
-    from rich.table import Table
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # its heads and its rows
 
 
 class DatasetChanges(Section):
@@ -67,7 +66,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
         report = evaluate_run(Path(settings.run).expanduser(), settings, device)
-        show(table_of_one(report))
+        show(*table_of_one(report))
         print(settings.run)
         return Status.FAILED if report.failures else Status.COMPLETED
     reports: dict[str, Report | None] = {}
@@ -77,7 +76,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         except UserError as error:
             say(f"error: {error}")
             reports[str(path)] = None
-    show(table_of_several(reports))
+    show(*table_of_several(reports))
     failed = any(report is None or report.failures for report in reports.values())
     return Status.FAILED if failed else Status.COMPLETED
 
@@ -153,7 +152,7 @@ def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> 
         say(f"error: {path}: the evaluation is not kept: {error.strerror or error}")
 
 
-def table_of_one(report: Report) -> "Table":
+def table_of_one(report: Report) -> Table:
     """A row for each figure, with all that it depends on."""
     heads = ["figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor"]
     rows = []
@@ -164,17 +163,17 @@ def table_of_one(report: Report) -> "Table":
         real = f"{f.real_samples:,}" if f.real_samples else "the truth"
         rows.append([name, rounded(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
     rows += [[name, "failed", reason] for name, reason in report.failures.items()]
-    return table(heads, rows)
+    return heads, rows
 
 
-def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
+def table_of_several(reports: Mapping[str, Report | None]) -> Table:
     """A row for each run, a column for each figure; a perfect sampler's score last, if it is the same for all."""
     found = [report for report in reports.values() if report is not None]
     metrics = {name: figure.metric for report in found for name, figure in report.figures.items()}
     rows = [[path, *(_cell(report, *figure) for figure in metrics.items())] for path, report in reports.items()]
     ideal = [{rounded(r.figures[name].perfect) for r in found if name in r.figures} for name in metrics]
     rows.append(["a perfect sampler", *(values.pop() if len(values) == 1 else "" for values in ideal)])
-    return table(["run", *metrics], rows)
+    return ["run", *metrics], rows
 
 
 def _cell(report: Report | None, name: str, metric: str) -> str:
@@ -186,19 +185,13 @@ def _cell(report: Report | None, name: str, metric: str) -> str:
     return "failed" if metric in report.failures else ""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """A table of plain cells: rich would take brackets in a path for markup."""
+def show(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on standard output, as wide as the terminal, or wide enough for any table."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    filled = Table(*heads)
+    table = Table(*heads)
     for row in rows:
-        filled.add_row(*map(Text, row))
-    return filled
-
-
-def show(table: "Table") -> None:
-    """Prints a table on standard output, as wide as the terminal, or wide enough for any table."""
-    from rich.console import Console
-
+        table.add_row(*map(Text, row))  # as plain text: rich would take brackets in a path for markup
     Console(width=None if sys.stdout.isatty() else 240).print(table)

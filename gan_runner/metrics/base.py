@@ -103,7 +103,7 @@ class Metric(ABC):
     needs: ClassVar[Need | None] = None
     # Which real samples it gets; none: it knows the true distribution.
     against: ClassVar[Literal["all", "as many", "none"]] = "all"
-    measures: ClassVar[type[Dataset]] = Dataset
+    measures: ClassVar[type] = Dataset
     and_not: ClassVar[str] = ""  # why it measures no other dataset, {}
 
     def __init__(self, samples: PositiveInt) -> None:
@@ -134,9 +134,8 @@ class Metric(ABC):
         """Raises `ValueError` if there are fewer than `min_samples`."""
         needed = self.min_samples(fake.features.shape[1] if self.needs == "features" else 0)
         if min(len(fake), len(real)) < needed:
-            raise ValueError(
-                f"needs at least {needed} samples; there are {len(fake)} generated and {len(real)} real ones"
-            )
+            have = f"there are {len(fake)} generated and {len(real)} real ones"
+            raise ValueError(f"needs at least {needed} samples; {have}")
 
     @abstractmethod
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
