@@ -44,7 +44,8 @@ class Watch:
 def watch_from_others(training: Training, stop: StopWhenAsked) -> list[Observer]:
     """The observers of all processes but the first: what all must agree on."""
     losses, *ends = _agreed(training, stop, findings=list)
-    return [losses, WaitForMain(_periods(training.settings), training.settings.steps, training.ranks), *ends]
+    settings = training.settings
+    return [losses, WaitForMain(settings.log_every, settings.steps, _periods(settings), training.ranks), *ends]
 
 
 def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked, directory: RunDirectory) -> Watch:
@@ -69,7 +70,7 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     health: list[Health] = []
     if training.config.doctor is not None:
         make_doctor = partial(_make_doctor, training, logger)
-        health = [Health(periods, steps, settings.sample_every, make_doctor, networks, directory, logger)]
+        health = [Health(settings.sample_every, steps, periods, make_doctor, networks, directory, logger)]
 
     def findings() -> Collection[str]:
         return [name for observer in health for name in observer.present if name in settings.stop_on]
@@ -80,11 +81,11 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         Speed(settings.log_every, steps, settings.batch_size, training.ranks.device),
         grids,
         evaluate,
-        *(CallOwn(name, own, steps, networks, logger) for name, own in owns.items()),
+        *(CallOwn(own.every, steps, name, own, networks, logger) for name, own in owns.items()),
         *health,
-        Log(periods, steps, logger, progress),
+        Log(settings.log_every, steps, periods, logger, progress),
         KeepBest(settings.evaluate_every, steps, state, best, directory.path / "checkpoints"),
-        WaitForMain(_periods(settings), steps, training.ranks),
+        WaitForMain(settings.log_every, steps, _periods(settings), training.ranks),
         *ends,
         Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
     ]
