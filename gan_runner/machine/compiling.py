@@ -29,6 +29,9 @@ def why_not_compiled(state: State) -> str | None:
     return None
 
 
+Compiled = Callable[..., tuple[State, Terms]]  # `step`, as one graph
+
+
 class CompiledStep:
     """Takes steps by one compiled graph for each kind of step; one that cannot be compiled is taken by `eagerly`.
 
@@ -44,7 +47,7 @@ class CompiledStep:
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
-        self.kinds: dict[Any, Callable[..., tuple[State, Terms]]] = {}  # the graph of each
+        self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
         # Dropout draws the same masks as in an eager step: a compiled run is the same experiment.
@@ -82,9 +85,7 @@ class CompiledStep:
         self.kinds[kind] = compiled
         return taken
 
-    def _run(
-        self, run: Callable[..., tuple[State, Terms]], state: State, batch: StepBatch, rates: Rates
-    ) -> tuple[State, Terms]:
+    def _run(self, run: Compiled, state: State, batch: StepBatch, rates: Rates) -> tuple[State, Terms]:
         if rates != self.newest_rates:
             for tensor, value in zip(self.rates, rates, strict=True):
                 tensor.fill_(value)

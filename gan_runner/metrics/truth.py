@@ -103,10 +103,7 @@ class ModeCoverage(Metric):
 
 
 def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, float]:
-    """The share of values outside [low, high], and the mean distance of all values to it.
-
-    `samples` (N, D), `low` and `high` (D,).
-    """
+    """The share of the values (N, D) outside [low, high], (D,) each, and the mean distance of all values to it."""
     distance = (low - samples).clamp_min(0) + (samples - high).clamp_min(0)  # (N, D), 0 inside
     return float((distance > 0).float().mean()), float(distance.mean())
 
