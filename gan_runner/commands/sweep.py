@@ -77,7 +77,7 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
     tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
     unique = list({task.name: task for task in tasks}.values())
     if settings.dry_run:
-        show(table_of_tasks(unique))
+        show(*table_of_tasks(unique))
         return Status.COMPLETED, tasks
     with closing(SweepDirectory(request.directory)) as directory:
         jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
@@ -138,7 +138,7 @@ def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
     """The table of all jobs, and the exit status."""
     directory, jobs = account.directory, account.sweep.jobs
     states = {jobs[task.name].state for task in tasks}
-    show(table_of_jobs(jobs, directory.path))
+    show(*table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
