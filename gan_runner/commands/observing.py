@@ -89,8 +89,6 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         *ends,
         Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
     ]
-    if not state.step:
-        logger.describe(training.experiment.plain)
     return Watch(observers, logger, evaluate, health)
 
 

@@ -118,7 +118,7 @@ def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> 
 def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None, to_do: Sequence[Task]) -> bool:
     """Runs jobs with a launcher of Hydra's or of others; returns whether it was interrupted."""
     path = account.directory.path.absolute()
-    orders = {task.name: Order(TRAIN, task.job.config, task.job.overrides, path / task.name) for task in to_do}
+    orders = {task.name: Order(TRAIN, task.job.config, task.job.swept, path / task.name) for task in to_do}
     interrupted = False
 
     def stop() -> None:

@@ -141,7 +141,7 @@ class Pool:
         job, directory = task.job, self.directory / task.name
         directory.mkdir(exist_ok=True)
         environment = self.leases.environment(job.config["device"], gpus)
-        order = Order(self.command, job.config, job.overrides, directory, self.threads, environment)
+        order = Order(self.command, job.config, job.swept, directory, self.threads, environment)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_job, args=(order, theirs), name=task.name)
         with _threads_in_environment(self.threads):  # of the server, which the first job starts
