@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
 from gan_runner.config.schema import SideBySide, validate
-from gan_runner.config.trust import foreign_packages
 from gan_runner.console import say
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.paths import CONF
@@ -147,8 +146,7 @@ def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
     else:
         from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
 
-        trust = {package for job in jobs.values() for package in foreign_packages(job.config)}
-        report_at_the_end(write_sweep_report, directory.path, sorted(trust))
+        report_at_the_end(write_sweep_report, directory.path)
     print(directory.path)
     if interrupted:
         return Status.INTERRUPTED
