@@ -1,8 +1,9 @@
 """What a step is given: real samples, noise and labels, as functions of (seed, step, rank)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,36 +44,42 @@ class Batches:
     def at(self, step: int) -> StepBatch:
         """The batches of `step` = 1, 2, …: k for the discriminator, one for the generator. Seeds the networks, too."""
         self.seed_networks(step)
-        noise, k = rng(self.seed, "noise", step), self.discriminator_steps
-        updates = [self._for_discriminator(number, noise) for number in range((step - 1) * k, step * k)]
+        noise, k = self._noise(step), self.discriminator_steps
+        updates = [self._for_discriminator(number, *next(noise)) for number in range((step - 1) * k, step * k)]
         last = updates[-1]
         if step <= self.generator_start:
             return StepBatch(updates, None)
         if self.reuse_noise:
             return StepBatch(updates, last._replace(uniform=None, due=()))
-        z, fake_labels = self._draw_noise(noise)
+        z, fake_labels = next(noise)
         return StepBatch(updates, UpdateBatch(last.real, z, last.real_labels, fake_labels))
 
-    def _for_discriminator(self, number: int, noise: torch.Generator) -> UpdateBatch:
+    def _for_discriminator(self, number: int, z: Tensor, fake_labels: Tensor | None) -> UpdateBatch:
         """The batch of the discriminator's update `number` = 0, 1, …"""
         real, labels = self.dataset.batch(number, self.size, self.seed, self.share)
         real = self._to_device(real)
         labels = self._to_device(labels) if self.num_classes and labels is not None else None
-        z, fake_labels = self._draw_noise(noise)
         due = tuple(name for name, r in self.regularizers.items() if number % r.interval == 0)
-        uniform = self._draw_uniform(number) if due else None
+        uniform = self._mine(torch.rand(self.size, generator=rng(self.seed, "uniform", number))) if due else None
         return UpdateBatch(real, z, labels, fake_labels, uniform, due)
 
-    def _draw_noise(self, noise: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Latents, and labels drawn at random."""
-        z = self._to_device(draw_latent(self.latent, self.size, noise)[self.share])
-        if not self.num_classes:
-            return z, None
-        return z, self._to_device(torch.randint(self.num_classes, (self.size,), generator=noise)[self.share])
+    def _noise(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Latents, and labels drawn at random, for one update of `step` after another."""
+        while self.latent.distribution == "constant" and not self.num_classes:
+            yield self._constant.clone(), None  # a network may work in place
+        noise = rng(self.seed, "noise", step)
+        while True:
+            z = self._mine(draw_latent(self.latent, self.size, noise))
+            labels = torch.randint(self.num_classes, (self.size,), generator=noise) if self.num_classes else None
+            yield z, None if labels is None else self._mine(labels)
 
-    def _draw_uniform(self, number: int) -> Tensor:
-        """One number in [0, 1) for each sample of the discriminator's update `number`."""
-        return self._to_device(torch.rand(self.size, generator=rng(self.seed, "uniform", number))[self.share])
+    @cached_property
+    def _constant(self) -> Tensor:
+        return self._mine(draw_latent(self.latent, self.size, rng(self.seed)))
+
+    def _mine(self, tensor: Tensor) -> Tensor:
+        """This process's part of what was drawn for all, on its device."""
+        return self._to_device(tensor[self.share])
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

@@ -20,6 +20,8 @@ def job_name(swept: Mapping[str, str]) -> str:
     A key stands as its shortest end that no other key has. Two jobs that differ in a value as it was typed have
     different names: what cannot stand there as it is, or could be read in two ways, ends in a hash.
     """
+    if not swept:
+        return "job"
     labels = dict(zip(swept, _shortest_ends(swept), strict=True))
     name = "_".join(f"{labels[key]}-{value}" for key, value in swept.items())
     could_be_read_otherwise = any(f"_{label}-" in value for label in labels.values() for value in swept.values())

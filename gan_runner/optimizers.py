@@ -82,33 +82,29 @@ class AsFunction(Optimizer):
     """One of torch's optimizers as a function of its hyperparameters, the keywords of the class."""
 
     as_function = True
+    counts_steps: ClassVar[bool]
 
     def __init__(self, parameters: Sequence[Tensor], **hyperparameters: Any) -> None:
         self.kind = type(self).__name__
         self.learning_rate = hyperparameters.pop("lr")
         self.hyperparameters = hyperparameters
-        self.moments: Moments = {
-            name: [torch.zeros_like(p, memory_format=torch.preserve_format) for p in parameters]
-            for name in self.names()
-        }
+        self.moments: Moments = {name: [torch.zeros_like(p) for p in parameters] for name in self.names()}
         self.steps: list[Tensor] = []
         if self.counts_steps:
             fused = bool(hyperparameters.get("fused"))
             self.steps = [torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu") for p in parameters]
-
-    counts_steps: ClassVar[bool]
 
     @abstractmethod
     def names(self) -> list[str]:
         """The moments of a parameter, by torch's names."""
 
     def stack(self, members: Sequence[Optimizer]) -> Optimizer:
-        stacked, names = copy.copy(self), self.moments
+        stacked = copy.copy(self)
+        stacked.moments = {}
         of_members = [member.moments for member in members if isinstance(member, AsFunction)]
-        stacked.moments = {
-            name: [torch.stack(alike) for alike in zip(*(moments[name] for moments in of_members), strict=True)]
-            for name in names
-        }
+        for name in self.moments:
+            alike = zip(*(moments[name] for moments in of_members), strict=True)
+            stacked.moments[name] = [torch.stack(tensors) for tensors in alike]
         stacked.steps = [step.clone() for step in self.steps]  # the same for all: they take their steps together
         return stacked
 
@@ -160,43 +156,25 @@ class Adam(AsFunction):
         moments = self.moments["exp_avg"], self.moments["exp_avg_sq"], self.moments.get("max_exp_avg_sq", [])
         tensors = (list(parameters), list(gradients), *moments)
         if torch.compiler.is_compiling():
-            self.update_compiled(*tensors, learning_rate)
+            self.update_compiled(tensors, learning_rate)
         elif self.at_once:
             torch._foreach_add_(self.steps, 1)
             self.fused(*tensors, self.steps, lr=learning_rate, **self.numbers)
         else:
             self.compute(*tensors, self.steps, lr=learning_rate, **self.numbers, **self.choices())
 
-    def update_compiled(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        means: list[Tensor],
-        squares: list[Tensor],
-        largest: list[Tensor],
-        learning_rate: float | Tensor,
-    ) -> None:
+    def update_compiled(self, tensors: Sequence[list[Tensor]], learning_rate: float | Tensor) -> None:
         """The same in a compiled step, where 1 - β₂ ** step is a tensor: in fp32 it would be off by 1e-4 at first."""
         own, beta1, beta2 = self.hyperparameters, self.numbers["beta1"], self.numbers["beta2"]
         if own["amsgrad"] or own["maximize"] or own["weight_decay"]:
             steps = [self.steps[0].double() for _ in self.steps]
-            self.compute(
-                parameters,
-                gradients,
-                means,
-                squares,
-                largest,
-                steps,
-                lr=learning_rate,
-                **self.numbers,
-                **self.choices(),
-            )
+            self.compute(*tensors, steps, lr=learning_rate, **self.numbers, **self.choices())
             step = steps[0]
         else:
             # Both bias corrections are the same for all weights; stacked, they are not computed again for each.
             step = self.steps[0].double() + 1
             corrections = torch.cat([(learning_rate / (1 - beta1**step)).view(1), (1 - beta2**step).sqrt().view(1)])
-            for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
+            for parameter, gradient, mean, square in zip(*tensors[:4], strict=True):
                 rate, root = corrections.to(parameter.dtype)
                 mean.lerp_(gradient, 1 - beta1)
                 square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -222,20 +200,11 @@ class RMSprop(AsFunction):
         return ["square_avg"] + ["momentum_buffer"] * (own["momentum"] > 0) + ["grad_avg"] * own["centered"]
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
-        own = {key: self.hyperparameters[key] for key in ("alpha", "eps", "weight_decay", "momentum", "centered")}
-        choices = {key: value for key, value in self.choices().items() if key != "fused"}
-        rmsprop(
-            list(parameters),
-            list(gradients),
-            self.moments["square_avg"],
-            self.moments.get("grad_avg", []),
-            self.moments.get("momentum_buffer", []),
-            self.steps,
-            lr=learning_rate,
-            maximize=self.hyperparameters["maximize"],
-            **own,
-            **choices,
-        )
+        keys = ("alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
+        keywords = {key: self.hyperparameters[key] for key in keys} | self.choices()
+        keywords.pop("fused", None)  # torch has no such kernel for it
+        squares, means, buffers = (self.moments.get(name, []) for name in ("square_avg", "grad_avg", "momentum_buffer"))
+        rmsprop(list(parameters), list(gradients), squares, means, buffers, self.steps, lr=learning_rate, **keywords)
 
 
 class SGD(AsFunction):
@@ -247,18 +216,11 @@ class SGD(AsFunction):
         return ["momentum_buffer"] * (self.hyperparameters["momentum"] > 0)
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
-        own = {key: self.hyperparameters[key] for key in ("weight_decay", "momentum", "dampening", "nesterov")}
-        choices = {key: value for key, value in self.choices().items() if key != "capturable"}
+        keys = ("weight_decay", "momentum", "dampening", "nesterov", "maximize")
+        keywords = {key: self.hyperparameters[key] for key in keys} | self.choices()
+        keywords.pop("capturable", None)  # nothing is counted on the CPU
         buffers: list[Tensor | None] = [*self.moments.get("momentum_buffer", [None] * len(parameters))]
-        sgd(
-            list(parameters),
-            list(gradients),
-            buffers,
-            lr=learning_rate,
-            maximize=self.hyperparameters["maximize"],
-            **own,
-            **choices,
-        )
+        sgd(list(parameters), list(gradients), buffers, lr=learning_rate, **keywords)
 
 
 FUNCTIONS: dict[type, type[AsFunction]] = {

@@ -5,6 +5,7 @@ compared takes turns, so that whatever else the machine does slows down both; ti
 rounds. The digits are noise in MNIST's format.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -95,7 +96,27 @@ def lsgan(folder: Path) -> None:
     report("mnist_lsgan, an epoch / notes", [EPOCH * t for t in theirs], [EPOCH * t for t in ours], "s", 1 / 3)
 
 
-PARTS = {part.__name__: part for part in (starting, pattern, recipes, lsgan)}
+def sweeps(folder: Path) -> None:
+    """Two trainings at once beside one after the other; 40 jobs of one step, one at a time, beside plain commands."""
+    numbers = itertools.count()
+
+    def sweep(*words: str) -> None:
+        train("-m", f"name=sweep_{next(numbers)}", *words)
+
+    def train(*words: str) -> None:
+        command = [sys.executable, "-m", "gan_runner.train", "device=cpu", *words]
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+
+    two = ("experiment=pattern_bce", "trainer.steps=20000", "seed=0,1")
+    after_another, at_once = take_turns([partial(sweep, *two), partial(sweep, *two, "hydra.launcher.jobs=2")], 3)
+    report("two pattern jobs, at once / one after the other", after_another, at_once, "s", 0.65)
+    plain, forty = take_turns(
+        [partial(train, "trainer.steps=1"), partial(sweep, "trainer.steps=1", "seed=range(0,40)")], 3
+    )
+    report("a sweep of 40 jobs of one step / 40 commands", [40 * t for t in plain], forty, "s", 0.5)
+
+
+PARTS = {part.__name__: part for part in (starting, pattern, recipes, lsgan, sweeps)}
 
 
 def prepare(*words: str) -> Training:
@@ -127,10 +148,10 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def take_turns(works: Sequence[Callable[[], object]]) -> list[list[float]]:
+def take_turns(works: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[list[float]]:
     """The seconds that each takes in each round."""
-    rounds = [[seconds(work) for work in works] for _ in range(ROUNDS)]
-    return [list(times) for times in zip(*rounds, strict=True)]
+    times = [[seconds(work) for work in works] for _ in range(rounds)]
+    return [list(by_work) for by_work in zip(*times, strict=True)]
 
 
 def seconds_a_step(loops: Sequence[Loop], steps: int) -> list[list[float]]:

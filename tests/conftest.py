@@ -92,9 +92,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 def refused(typed) -> Callable[..., str]:
     """`refused(*words)` is the one line that refuses them: status 2, nothing printed, no file made or changed."""
 
-    def run(*words: str) -> str:
+    def run(*words: str, command: str = "train") -> str:
         before = tree(Path.cwd().parent)
-        ended = typed(*words)
+        ended = typed(*words, command=command)
         assert (ended.status, ended.out) == (2, ""), ended
         assert ended.err.startswith("error: ")
         assert ended.err.count("\n") == 1, ended.err

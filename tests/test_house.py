@@ -20,7 +20,7 @@ FLOORS = (  # from the ground up
     {"observers"},
     {"loop", "sweeps"},
     {"commands"},
-    {"train", "sample", "evaluate", "classifier"},
+    {"train", "sample", "evaluate", "classifier", "report"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
@@ -31,7 +31,16 @@ LEAVES: dict[str, set[str]] = {
     "regularizers": set(),
 }
 NOT_FOR_LEAVES = ("hydra", "omegaconf", "torch.optim", "torch.utils.tensorboard", "torch.distributed", "logging")
-WITHOUT_TORCH = ("commands/command_line", "commands/sweep", "config/composition", "errors", "console", "paths", "train")
+WITHOUT_TORCH = (
+    "commands/command_line",
+    "commands/sweep",
+    "config/composition",
+    "errors",
+    "console",
+    "paths",
+    "train",
+    "report",
+)
 
 
 def imported(path: Path) -> set[str]:

@@ -132,16 +132,16 @@ def test_grids_are_served(server):
     assert picture.startswith(b"\x89PNG")
 
 
-def test_hyperparameters_belong_to_the_run(server):
+def test_what_was_typed_and_what_was_measured_belong_to_the_run(server, curves):
     experiment = server.get("plugin/hparams/experiment", b"{}")
-    names = {info["name"] for info in experiment["hparamInfos"]}
-    assert {"optimizer.generator.lr", "loss._target_", "seed", "trainer.batch_size"} <= names
+    assert {info["name"] for info in experiment["hparamInfos"]} == {word.split("=")[0] for word in OVERRIDES}
     statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
     asked = {"allowedStatuses": statuses, "colParams": [], "startIndex": 0, "sliceSize": 10}
     (session,) = server.get("plugin/hparams/session_groups", json.dumps(asked).encode())["sessionGroups"]
     assert session["hparams"]["optimizer.generator.lr"] == 0.001
     metrics = {value["name"]["tag"]: value["value"] for value in session["metricValues"]}
-    assert metrics.keys() == {"loss/generator", "loss/discriminator"}
+    assert metrics.keys() == {tag for tag in curves if tag.startswith("metric/")}
+    assert experiment["metricInfos"][0]["name"]["tag"] == "metric/pattern_error"  # to select by
 
 
 def test_both_networks_share_a_chart(server):

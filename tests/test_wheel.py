@@ -20,6 +20,7 @@ def test_the_installed_wheel_trains_the_default_and_finds_its_configuration(tmp_
         entry_points = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
         assert "gan-train = gan_runner.train:main" in archive.read(entry_points).decode()
     assert (site / "gan_runner" / "evaluation" / "weights" / "digits.safetensors").is_file()
+    assert (site / "gan_runner" / "sweeps" / "report" / "page.html").is_file()
 
     where = "import gan_runner; print(gan_runner.__file__)"
     environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -21,10 +21,7 @@ from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
 from gan_runner.status import Status
-from gan_runner.tables import show, table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from gan_runner.tables import Table, show
 
 
 class DatasetChanges(Section):
@@ -67,7 +64,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
         report = evaluate_run(Path(settings.run).expanduser(), settings, device)
-        show(table_of_one(report))
+        show(*table_of_one(report))
         print(settings.run)
         return Status.FAILED if report.failures else Status.COMPLETED
     reports: dict[str, Report | None] = {}
@@ -77,7 +74,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         except UserError as error:
             say(f"error: {error}")
             reports[str(path)] = None
-    show(table_of_several(reports))
+    show(*table_of_several(reports))
     failed = any(report is None or report.failures for report in reports.values())
     return Status.FAILED if failed else Status.COMPLETED
 
@@ -153,7 +150,7 @@ def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> 
         say(f"error: {path}: the evaluation is not kept: {error.strerror or error}")
 
 
-def table_of_one(report: Report) -> "Table":
+def table_of_one(report: Report) -> Table:
     """A row for each figure, with all that it depends on."""
     heads = ["figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor"]
     rows = []
@@ -164,17 +161,17 @@ def table_of_one(report: Report) -> "Table":
         real = f"{f.real_samples:,}" if f.real_samples else "the truth"
         rows.append([name, rounded(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
     rows += [[name, "failed", reason] for name, reason in report.failures.items()]
-    return table(heads, rows)
+    return heads, rows
 
 
-def table_of_several(reports: Mapping[str, Report | None]) -> "Table":
+def table_of_several(reports: Mapping[str, Report | None]) -> Table:
     """A row for each run, a column for each figure; a perfect sampler's score last, if it is the same for all."""
     found = [report for report in reports.values() if report is not None]
     metrics = {name: figure.metric for report in found for name, figure in report.figures.items()}
     rows = [[path, *(_cell(report, *figure) for figure in metrics.items())] for path, report in reports.items()]
     ideal = [{rounded(r.figures[name].perfect) for r in found if name in r.figures} for name in metrics]
     rows.append(["a perfect sampler", *(values.pop() if len(values) == 1 else "" for values in ideal)])
-    return table(["run", *metrics], rows)
+    return ["run", *metrics], rows
 
 
 def _cell(report: Report | None, name: str, metric: str) -> str:

@@ -44,7 +44,8 @@ class Watch:
 def watch_from_others(training: Training, stop: StopWhenAsked) -> list[Observer]:
     """The observers of all processes but the first: what all must agree on."""
     losses, *ends = _agreed(training, stop, findings=list)
-    return [losses, WaitForMain(_periods(training.settings), training.settings.steps, training.ranks), *ends]
+    settings = training.settings
+    return [losses, WaitForMain(settings.log_every, settings.steps, _periods(settings), training.ranks), *ends]
 
 
 def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked, directory: RunDirectory) -> Watch:
@@ -64,19 +65,12 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     )
     best = BestSoFar(measures.objective, logger.rows)
     evaluate = Evaluate(
-        settings.evaluate_every,
-        steps,
-        measures.evaluation,
-        best,
-        networks,
-        directory,
-        logger,
-        progress,
+        settings.evaluate_every, steps, measures.evaluation, best, networks, directory, logger, progress
     )
     health: list[Health] = []
     if training.config.doctor is not None:
         make_doctor = partial(_make_doctor, training, logger)
-        health = [Health(periods, steps, settings.sample_every, make_doctor, networks, directory, logger)]
+        health = [Health(settings.sample_every, steps, periods, make_doctor, networks, directory, logger)]
 
     def findings() -> Collection[str]:
         return [name for observer in health for name in observer.present if name in settings.stop_on]
@@ -87,16 +81,14 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
         Speed(settings.log_every, steps, settings.batch_size, training.ranks.device),
         grids,
         evaluate,
-        *(CallOwn(name, own, steps, networks, logger) for name, own in owns.items()),
+        *(CallOwn(own.every, steps, name, own, networks, logger) for name, own in owns.items()),
         *health,
-        Log(periods, steps, logger, progress),
+        Log(settings.log_every, steps, periods, logger, progress),
         KeepBest(settings.evaluate_every, steps, state, best, directory.path / "checkpoints"),
-        WaitForMain(_periods(settings), steps, training.ranks),
+        WaitForMain(settings.log_every, steps, _periods(settings), training.ranks),
         *ends,
         Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
     ]
-    if not state.step:
-        logger.describe(training.experiment.plain)
     return Watch(observers, logger, evaluate, health)
 
 
@@ -112,11 +104,7 @@ def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Coll
     enders: list[Observer] = [stop]
     if settings.stop_on:
         enders.append(StopOnFindings(settings.sample_every, settings.steps, findings, ranks.any))
-    return [
-        losses,
-        *enders,
-        ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean),
-    ]
+    return [losses, *enders, ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean)]
 
 
 def _make_doctor(training: Training, logger: Logger) -> Doctor:

@@ -10,7 +10,7 @@ import torch
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
 from gan_runner.commands.training import Measures, Training
-from gan_runner.config.trust import find_targets
+from gan_runner.config.trust import foreign_packages
 from gan_runner.console import rounded, say
 from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
@@ -20,6 +20,7 @@ from gan_runner.runs.manifest import Manifest, environment
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import memory, parameter_count
 from gan_runner.status import Status
+from gan_runner.sweeps.report.writing import report_at_the_end, write_run_report
 
 SUMMARIZED = ("loss/", "score/", "divergence/", "theory/", "metric/", "observer/", "speed/")
 
@@ -73,6 +74,8 @@ class Record:
             say(f"warning: {error}")
         finally:
             watch.logger.close()
+        if status != Status.INTERRUPTED:  # a stop is answered at once
+            report_at_the_end(write_run_report, self.directory.path)
         self.report(status, watch)
         return status
 
@@ -112,8 +115,8 @@ class Record:
 
     def resume_command(self) -> str:
         """The overrides that go on with this run."""
-        foreign = {t.split(".")[0] for t in find_targets(self.plan.plain).values()} - {"gan_runner", "torch"}
-        trust = [f"trust=[{','.join(sorted(foreign))}]"] if foreign else []
+        foreign = foreign_packages(self.plan.plain)
+        trust = [f"trust=[{','.join(foreign)}]"] if foreign else []
         return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
 
 

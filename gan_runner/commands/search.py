@@ -21,7 +21,7 @@ from gan_runner.sweeps.search import Search
 from gan_runner.sweeps.space import Choices, Space, dimension
 from gan_runner.sweeps.study import JOURNAL, Study, require_optuna
 from gan_runner.sweeps.view import View
-from gan_runner.tables import show, table
+from gan_runner.tables import show
 
 
 def run_search(request: SearchRequest, config_dir: str | None) -> Status:
@@ -104,7 +104,7 @@ def _refuse_other_jobs(before: Sweep | None, example: JobRequest, directory: Pat
 def _show_what_is_left(directory: Path, space: Space, settings: Searching) -> None:
     study = Study(directory, space, settings) if (directory / JOURNAL).exists() else None
     left, open_trials = (study.left(), study.count("running")) if study is not None else (settings.trials, 0)
-    show(table(["key", "values"], [[key, numbers.typed] for key, numbers in space.items()]))
+    show(["key", "values"], [[key, numbers.typed] for key, numbers in space.items()])
     print(f"{directory}: {left} of {settings.trials} trials are still to begin, {open_trials} to go on")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
 from gan_runner.config.schema import SideBySide, validate
@@ -29,7 +29,7 @@ from gan_runner.tables import show
 
 LOCAL = CONF / "hydra/launcher/local.yaml"
 TRAIN = "gan_runner.train:train"
-PRELOAD = ["gan_runner.train", "gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
+PRELOAD = ["gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
 
 
 class Grid:
@@ -75,7 +75,7 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
     tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
     unique = list({task.name: task for task in tasks}.values())
     if settings.dry_run:
-        show(table_of_tasks(unique))
+        show(*table_of_tasks(unique))
         return Status.COMPLETED, tasks
     with closing(SweepDirectory(request.directory)) as directory:
         jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
@@ -99,9 +99,10 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
 
 def launcher_settings(config: DictConfig) -> tuple[SideBySide, bool]:
     """The keys of hydra/launcher=local, and whether that is the launcher: others have keys of their own."""
-    launcher, defaults = plain(config.hydra.launcher), yaml.safe_load(LOCAL.read_text())
-    is_local = launcher["_target_"] == defaults["_target_"]
-    chosen = {key: value for key, value in (launcher if is_local else defaults).items() if key != "_target_"}
+    launcher, defaults = config.hydra.launcher, OmegaConf.load(LOCAL)
+    is_local = launcher._target_ == defaults._target_
+    chosen: Any = OmegaConf.to_container(launcher if is_local else defaults, resolve=True)
+    del chosen["_target_"]
     return validate(SideBySide, chosen, "hydra.launcher"), is_local
 
 
@@ -124,7 +125,7 @@ def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> 
 def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None, to_do: Sequence[Task]) -> bool:
     """Runs jobs with a launcher of Hydra's or of others; returns whether it was interrupted."""
     path = account.directory.path.absolute()
-    orders = {task.name: Order(TRAIN, task.job.config, task.job.overrides, path / task.name) for task in to_do}
+    orders = {task.name: Order(TRAIN, task.job.config, task.job.swept, path / task.name) for task in to_do}
     interrupted = False
 
     def stop() -> None:
@@ -144,13 +145,18 @@ def end(account: Account, names: Sequence[str], interrupted: bool, summary: Sequ
     """The table of all jobs, and what else is to be said; the exit status is that of the jobs `names`."""
     directory, jobs = account.directory, account.sweep.jobs
     states = {jobs[name].state for name in names}
-    show(table_of_jobs(jobs, directory.path))
+    show(*table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
-    print(*summary, directory.path, sep="\n")
     if interrupted:
         say("the same command goes on with this sweep")
+    else:
+        from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
+
+        report_at_the_end(write_sweep_report, directory.path)
+    print(*summary, directory.path, sep="\n")
+    if interrupted:
         return Status.INTERRUPTED
     return Status.COMPLETED if states <= {"completed", "pruned"} else Status.FAILED
 

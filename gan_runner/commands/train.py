@@ -82,6 +82,8 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         record.begin(summary)
         log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
         watch = watch_from_main(training, measures, stop, directory)
+        if not training.state.step:
+            watch.logger.describe(plan.typed, measures.figures)
         return record.end(*train(training, watch.observers), watch)
 
 

@@ -89,6 +89,12 @@ class Measures:
         own = {name: build_own_observer(component) for name, component in experiment.group("observer").items()}
         return cls(evaluation, objective, own)
 
+    @property
+    def figures(self) -> list[str]:
+        """The tags of what is measured, the figure to select by first."""
+        first = [] if self.objective is None else [self.objective[0]]
+        return list(dict.fromkeys([*first, *(f"metric/{name}" for name in self.evaluation.goals)]))
+
 
 def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
     """The dataset, found to be large enough for one batch."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -215,6 +216,7 @@ def _loader(config_dir: str | None) -> Hydra:
         search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}")
     GlobalHydra.instance().clear()
     setup_globals()
+    version.setbase("1.3")
     return Hydra.create_main_hydra2("gan_runner", search_path)
 
 

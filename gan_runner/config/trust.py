@@ -49,6 +49,11 @@ def find_targets(node: Any, key: str = "") -> dict[str, str]:
     return found
 
 
+def foreign_packages(plain: Mapping[str, Any]) -> list[str]:
+    """The packages of the user's own that a configuration names, which a later command has to trust."""
+    return sorted({target.split(".")[0] for target in find_targets(plain).values()} - {"gan_runner", "torch"})
+
+
 def _is_module(path: str) -> bool:
     """Whether `path` names a module, and not what a module has imported, as `gan_runner.train.os` does."""
     try:

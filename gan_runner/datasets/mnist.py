@@ -61,11 +61,7 @@ class MNIST(ArrayDataset):
         test = partial(MNIST, variant=variant, root=root, download=False, split="test", value_range=value_range)
         has_test = split == "train" and all(_find("test", folder, raw).values())
         super().__init__(
-            images.unsqueeze(1),
-            labels,
-            value_range=value_range,
-            num_classes=10,
-            held_out=test if has_test else None,
+            images.unsqueeze(1), labels, value_range=value_range, num_classes=10, held_out=test if has_test else None
         )
         self.classifier = "digits" if variant == "mnist" else None
 

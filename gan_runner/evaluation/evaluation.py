@@ -5,7 +5,8 @@ slices of them. A metric that fails is reported; the others go on.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -66,13 +67,12 @@ class Evaluation:
         if not self.metrics:
             return report
         try:
-            counts, to_extract = [metric.samples for metric in self.metrics.values()], self._to_extract()
-            self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), parent=parent)
-            generated = self._generate(max(counts), generate, seed)
-        except Exception as error:
-            report.failures = dict.fromkeys(self.metrics, _warn("nothing could be measured", error))
-        else:
-            self._measure_all(generated, to_extract, report, with_pictures)
+            with _survived("nothing could be measured", report.failures, self.metrics):
+                counts, to_extract = [metric.samples for metric in self.metrics.values()], self._to_extract()
+                self._progress = Progress("evaluated", max(counts) + sum(to_extract) + sum(counts), parent=parent)
+                generated = self._generate(max(counts), generate, seed)
+            if not report.failures:
+                self._measure_all(generated, to_extract, report, with_pictures)
         finally:
             if self._progress is not None:
                 self._progress.close()
@@ -116,30 +116,25 @@ class Evaluation:
     def _measure_all(
         self, generated: Samples, to_extract: tuple[int, int, int], report: Report, with_pictures: bool
     ) -> None:
-        reference = self._reference
-        try:
+        reference, needing = self._reference, [name for name, metric in self.metrics.items() if metric.needs]
+        with _survived(f"metrics {', '.join(needing)} failed", report.failures, needing):
             generated = self._with_features(generated, to_extract[0], extract)
             reference.real = self._with_features(reference.real, to_extract[1], extract_cached)
             reference.held_out = self._with_features(reference.held_out, to_extract[2], extract_cached)
-        except Exception as error:
-            needing = [name for name, metric in self.metrics.items() if metric.needs]
-            report.failures = dict.fromkeys(needing, _warn(f"metrics {', '.join(needing)} failed", error))
         for name, metric in self.metrics.items():
             if name not in report.failures:
                 self._measure(name, metric, generated, report, with_pictures)
         if with_pictures and self._facts.is_image:
-            try:
+            with _survived("no picture of real samples beside generated ones"):
                 sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
                 report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS)
-            except Exception as error:
-                _warn("no picture of real samples beside generated ones", error)
 
     def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
         """Adds the metric's figures to `report`, or why it failed."""
         reference, extractor = self._reference, self.extractor if metric.needs else None
         samples, real = self._slices(metric, generated, len(reference.real))
         self._advance(0, name)
-        try:
+        with _survived(f"metric {name} failed", report.failures, [name]):
             values, perfect = metric.measure(samples, real, self.dataset), self._perfect_figures(name, metric)
             for figure, value in values.items():
                 report.figures[figure] = Figure(
@@ -156,8 +151,6 @@ class Evaluation:
                 )
             if with_pictures and (picture := metric.picture(samples, real, self.dataset)) is not None:
                 report.pictures[name] = picture
-        except Exception as error:
-            report.failures[name] = _warn(f"metric {name} failed", error)
         self._advance(metric.samples, name)
 
     def _slices(self, metric: Metric, samples: Samples, available: int) -> tuple[Samples, Samples]:
@@ -171,11 +164,9 @@ class Evaluation:
         """A perfect sampler's figures: those of held-out data. None if there are too few."""
         if name not in self._perfect:
             held_out, real = self._slices(metric, self._reference.held_out, self._reference.real_for_held_out)
-            try:
+            self._perfect[name] = {}
+            with _survived(f"metric {name} cannot tell what a perfect sampler would score"):
                 self._perfect[name] = metric.measure(held_out, real, self.dataset)
-            except Exception as error:
-                _warn(f"metric {name} cannot tell what a perfect sampler would score", error)
-                self._perfect[name] = {}
         return self._perfect[name]
 
 
@@ -207,12 +198,16 @@ def _check_metrics(metrics: dict[str, Metric], extractor: Extractor | None, limi
             raise UserError(f"evaluation.real_samples is {limit}; metric.{name} needs at least {needed}")
 
 
-def _warn(what: str, error: Exception) -> str:
-    """Prints what failed and why, in one line, and logs the traceback. Returns the reason."""
-    reason = type_and_message(error)
-    say(f"warning: {what}: {reason}")
-    log_traceback(error)
-    return reason
+@contextmanager
+def _survived(what: str, failures: dict[str, str] | None = None, names: Iterable[str] = ()) -> Iterator[None]:
+    """Says in one line what failed and why, logs the traceback, and adds the reason to the failures of `names`."""
+    try:
+        yield
+    except Exception as error:
+        say(f"warning: {what}: {type_and_message(error)}")
+        log_traceback(error)
+        if failures is not None:
+            failures |= dict.fromkeys(names, type_and_message(error))
 
 
 def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, Goal] | None:

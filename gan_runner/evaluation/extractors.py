@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 
@@ -157,14 +158,12 @@ def extract_cached(images: Images, extractor: Extractor, advance: Advance) -> Ex
     for part in _parts(images):
         content.update(part.contiguous().numpy().data)
     path = cache_folder() / "features" / f"{content.hexdigest()}.safetensors"
-    try:
+    with suppress(OSError, safetensors.SafetensorError, KeyError):
         kept = safetensors.torch.load(path.read_bytes())
         features, classes = kept["features"], kept.get("classes")
-    except (OSError, safetensors.SafetensorError, KeyError):
-        features, classes = extract(images, extractor, advance)
-    else:
         advance(len(images), extractor.name)
         return features, classes
+    features, classes = extract(images, extractor, advance)
     kept = {"features": features} | ({} if classes is None else {"classes": classes})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,12 @@
-"""The doctor: examines both networks at the sampled steps of a run, and keeps its findings."""
+"""The doctor: examines both networks at the sampled steps of a run, and keeps its findings.
+
+They depend on the rows of metrics.jsonl alone, so a resumed run finds the same as an uninterrupted one.
+"""
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +15,50 @@ from torch import Tensor, nn
 from gan_runner.batches import draw_latent
 from gan_runner.health.context import EXAMINED, History, RuleContext
 from gan_runner.health.figures import DataStatistics, TrainingImages, dead_share, recorded_slopes
-from gan_runner.health.rules import FINDINGS, RULES, Finding, diagnose, divergence
+from gan_runner.health.rules import FINDINGS, RULES
 from gan_runner.networks.running import apply, eval_mode
 from gan_runner.randomness import rng
 
 BATCH = 64  # samples that go through a network at once
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a run, and the evidence."""
+
+    name: str  # one of FINDINGS
+    step: int  # when it was found
+    evidence: str  # figures at that step
+    cause: str  # the likely one
+    to_try: Sequence[str]  # overrides, each to be tried by itself
+    resolved: int | None = None  # the step from which it no longer held
+
+    def __str__(self) -> str:
+        sign = f"{self.name.replace('_', ' ')} (step {self.step}): {self.evidence}"
+        return f"{sign}. Likely cause: {self.cause}. Try: {', or '.join(self.to_try)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in health.json."""
+        found = {"name": self.name, "step": self.step, "evidence": self.evidence, "cause": self.cause}
+        return {**found, "try": list(self.to_try), "resolved": self.resolved}
+
+
+def diagnose(context: RuleContext, history: History) -> list[Finding] | None:
+    """What has been wrong for the last `patience` examinations and a third of the run so far; None: too early to tell.
+
+    A rule is skipped if an earlier finding explains what it would find.
+    """
+    limits, begin, now = context.limits, history.begin, history.step
+    examined = history.examined(limits.patience)
+    if len(examined) < limits.patience or now - begin < limits.grace * (context.config.trainer.steps - begin):
+        return None
+    history.since = min(examined[0], begin + (now - begin) * 2 // 3)
+    findings: list[Finding] = []
+    for name, rule in RULES.items():
+        explained = any(finding.name in rule.explained_by for finding in findings)
+        if not explained and (found := rule.find(context, history)) is not None:
+            findings.append(Finding(name, now, *found))
+    return findings
 
 
 class Doctor:
@@ -84,9 +126,12 @@ class Doctor:
         return new
 
     def diverged(self, step: int, evidence: str) -> Finding:
-        """Adds the finding that a number is no longer finite, which no row shows."""
-        self.step = step
-        finding = self.findings["divergence"] = divergence(self.context, step, evidence)
+        """Adds the finding that a number is no longer finite, which no row shows and no rule finds."""
+        context, clip = self.context, self.context.config.trainer.gradient_clip
+        clips = ["trainer.gradient_clip=1"] if clip is None or clip > 1 else []
+        to_try = context.advice(*map(context.lower_rate, context.learning_rates), *clips)
+        finding = Finding("divergence", step, evidence, "steps that are too large", to_try)
+        self.step, self.findings["divergence"] = step, finding
         return finding
 
     @property

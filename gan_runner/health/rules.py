@@ -1,13 +1,9 @@
-"""The doctor's rules: when a run has gone wrong, why, most likely, and what to try.
-
-Findings depend on the rows of metrics.jsonl alone, so a resumed run finds the same as an uninterrupted one.
-"""
+"""The doctor's rules: when a run has gone wrong, why, most likely, and what to try."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -23,53 +19,6 @@ STANDSTILL = 0.75  # a value below this share of its first one is getting better
 Diagnosis = tuple[str, str, list[str]] | None  # evidence, likely cause, what to try
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with a run, and the evidence."""
-
-    name: str  # one of FINDINGS
-    step: int  # when it was found
-    evidence: str  # figures at that step
-    cause: str  # the likely one
-    to_try: Sequence[str]  # overrides, each to be tried by itself
-    resolved: int | None = None  # the step from which it no longer held
-
-    def __str__(self) -> str:
-        sign = f"{self.name.replace('_', ' ')} (step {self.step}): {self.evidence}"
-        return f"{sign}. Likely cause: {self.cause}. Try: {', or '.join(self.to_try)}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Its entry in health.json."""
-        found = {"name": self.name, "step": self.step, "evidence": self.evidence, "cause": self.cause}
-        return {**found, "try": list(self.to_try), "resolved": self.resolved}
-
-
-def diagnose(context: RuleContext, history: History) -> list[Finding] | None:
-    """What has been wrong for the last `patience` examinations and a third of the run so far; None: too early to tell.
-
-    A rule is skipped if an earlier finding explains what it would find.
-    """
-    limits, begin, now = context.limits, history.begin, history.step
-    examined = history.examined(limits.patience)
-    if len(examined) < limits.patience or now - begin < limits.grace * (context.config.trainer.steps - begin):
-        return None
-    history.since = min(examined[0], begin + (now - begin) * 2 // 3)
-    findings: list[Finding] = []
-    for name, rule in RULES.items():
-        explained = any(finding.name in rule.explained_by for finding in findings)
-        if not explained and (found := rule.find(context, history)) is not None:
-            findings.append(Finding(name, now, *found))
-    return findings
-
-
-def divergence(context: RuleContext, step: int, evidence: str) -> Finding:
-    """The finding that a number is no longer finite. No rule finds it."""
-    clip = context.config.trainer.gradient_clip
-    clips = ["trainer.gradient_clip=1"] if clip is None or clip > 1 else []
-    to_try = context.advice(*map(context.lower_rate, context.learning_rates), *clips)
-    return Finding("divergence", step, evidence, "steps that are too large", to_try)
-
-
 def stays_above(values: np.ndarray, limit: float) -> bool:
     """Whether all values are above the limit, and not falling."""
     return len(values) > 0 and bool(values.min() > limit and values[-1] > STANDSTILL * values[0])
@@ -81,18 +30,15 @@ def wrong_samples(context: RuleContext, history: History) -> str | None:
     Before the end of the run, samples that are getting better do not count.
     """
     limits, coverage = context.limits, history.recent("health/coverage")
-    figures = (
-        history.measured("pattern_error"),
-        1 - history.measured("high_quality"),
-        history.recent("health/mean_error"),
-    )
+    outside, poor = history.measured("pattern_error"), 1 - history.measured("high_quality")
+    away = history.recent("health/mean_error")
     signs = (
-        (limits.outside, "{:.0%} of the generated values lie outside their range"),
-        (limits.poor, "{:.0%} of the samples lie near no mode of the data"),
-        (limits.mean_error, "the mean sample is {:.1f} standard deviations of the data away"),
+        (outside, limits.outside, "{:.0%} of the generated values lie outside their range"),
+        (poor, limits.poor, "{:.0%} of the samples lie near no mode of the data"),
+        (away, limits.mean_error, "the mean sample is {:.1f} standard deviations of the data away"),
     )
     at_the_end = history.step == history.steps
-    for values, (limit, sign) in zip(figures, signs, strict=True):
+    for values, limit, sign in signs:
         if stays_above(values, limit) or (at_the_end and len(values) and values.min() > limit):
             return sign.format(values[-1])
     if context.samples_vary and len(coverage) and coverage.max() < limits.nowhere:
@@ -135,13 +81,10 @@ def value_range(context: RuleContext, history: History) -> Diagnosis:
         return None  # the layers are not the reason
     distance = f"{missed[side][-1]:.0%} of the data's range"
     evidence = f"the {side} generated value stays {distance} away from the data's {side}"
-    cause = "the generator's last layers do not span the data's range"
-    if between:
-        cause = f"{' and '.join(between)} under the generator's output activation"
-    to_try = context.advice("architecture.generator.output=[auto]") or context.advice(
-        context.lower_rate("discriminator")
-    )
-    return evidence, cause, to_try
+    under = f"{' and '.join(between)} under the generator's output activation"
+    cause = under if between else "the generator's last layers do not span the data's range"
+    auto = context.advice("architecture.generator.output=[auto]")
+    return evidence, cause, auto or context.advice(context.lower_rate("discriminator"))
 
 
 def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis:

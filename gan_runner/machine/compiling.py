@@ -30,6 +30,9 @@ def why_not_compiled(state: State) -> str | None:
     return None
 
 
+Compiled = Callable[..., tuple[State, Terms]]  # `step`, as one graph
+
+
 class CompiledStep:
     """Takes steps by one compiled graph for each kind of step; one that cannot be compiled is taken by `eagerly`.
 
@@ -45,7 +48,7 @@ class CompiledStep:
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
-        self.kinds: dict[Any, Callable[..., tuple[State, Terms]]] = {}  # the graph of each
+        self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
         # Dropout draws the same masks as in an eager step: a compiled run is the same experiment.
@@ -56,6 +59,7 @@ class CompiledStep:
         kind = torch.float32 if state.device.type == "mps" else torch.float64
         # Not scalars: torch takes those of fp64 for numbers, finds that it cannot, and traces the step once more.
         self.rates = [torch.zeros(1, dtype=kind, device=state.device) for _ in Rates._fields]
+        self.newest_rates = Rates(0.0, 0.0)
         if on_gpu:
             for tensor in state.tensors():
                 torch._dynamo.mark_static_address(tensor)  # a CUDA graph writes to them where they are
@@ -83,11 +87,11 @@ class CompiledStep:
         self.kinds[kind] = compiled
         return taken
 
-    def _run(
-        self, run: Callable[..., tuple[State, Terms]], state: State, batch: StepBatch, rates: Rates
-    ) -> tuple[State, Terms]:
-        for tensor, value in zip(self.rates, rates, strict=True):
-            tensor.fill_(value)
+    def _run(self, run: Compiled, state: State, batch: StepBatch, rates: Rates) -> tuple[State, Terms]:
+        if rates != self.newest_rates:
+            for tensor, value in zip(self.rates, rates, strict=True):
+                tensor.fill_(value)
+            self.newest_rates = rates
         if state.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)

@@ -101,9 +101,10 @@ class Metric(ABC):
     """A metric; its `__init__` takes the keys of its YAML. `samples` is how many generated samples it gets."""
 
     needs: ClassVar[Need | None] = None
-    against: ClassVar[Literal["all", "as many", "none"]] = (
-        "all"  # which real samples it gets; none: it knows the true distribution
-    )
+    # Which real samples it gets; none: it knows the true distribution.
+    against: ClassVar[Literal["all", "as many", "none"]] = "all"
+    measures: ClassVar[type] = Dataset
+    and_not: ClassVar[str] = ""  # why it measures no other dataset, {}
 
     def __init__(self, samples: PositiveInt) -> None:
         self.samples = samples
@@ -115,6 +116,8 @@ class Metric(ABC):
 
     def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         """Why it cannot measure a generator of this dataset, as the end of a sentence, or None."""
+        if not isinstance(dataset, self.measures):
+            return self.and_not.format(type(dataset).__name__)
         if self.needs and len(dataset.shape) != 3:
             return f"looks at images, and those of {type(dataset).__name__} are none"
         return None
@@ -131,9 +134,8 @@ class Metric(ABC):
         """Raises `ValueError` if there are fewer than `min_samples`."""
         needed = self.min_samples(fake.features.shape[1] if self.needs == "features" else 0)
         if min(len(fake), len(real)) < needed:
-            raise ValueError(
-                f"needs at least {needed} samples; there are {len(fake)} generated and {len(real)} real ones"
-            )
+            have = f"there are {len(fake)} generated and {len(real)} real ones"
+            raise ValueError(f"needs at least {needed} samples; {have}")
 
     @abstractmethod
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:

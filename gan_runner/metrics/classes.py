@@ -19,11 +19,8 @@ class StackedModes(Metric):
     goals: ClassVar[Goals] = {"modes": "max", "reverse_kl": "min"}
     needs = "classes"
     against = "none"
-
-    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
-        if not isinstance(dataset, StackedMNIST):
-            return f"counts the modes of Stacked MNIST, and {type(dataset).__name__} has others"
-        return None
+    measures = StackedMNIST
+    and_not = "counts the modes of Stacked MNIST, and {} has others"
 
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         assert isinstance(dataset, StackedMNIST)

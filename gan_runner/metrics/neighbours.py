@@ -20,10 +20,7 @@ Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 
 class NeighbourMetric(Metric):
-    """A metric by balls around samples' features, which reach to the k-th nearest of the other samples.
-
-    k is `neighbours`.
-    """
+    """A metric by balls around samples' features, which reach to the `neighbours`-th nearest of the other samples."""
 
     needs = "features"
     against = "as many"

@@ -17,11 +17,8 @@ class PatternError(Metric):
 
     goals: ClassVar[Goals] = {"pattern_error": "min", "pattern_distance": "min"}
     against = "none"
-
-    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
-        if not isinstance(dataset, Pattern):
-            return f"measures patterns, and {type(dataset).__name__} is not one of them"
-        return None
+    measures = Pattern
+    and_not = "measures patterns, and {} is not one of them"
 
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         assert isinstance(dataset, Pattern)
@@ -34,15 +31,12 @@ class JensenShannon(Metric):
 
     goals: ClassVar[Goals] = {"jsd": "min"}
     against = "none"
+    measures = Gaussian1D
+    and_not = "needs a known density of one number, and {} has none"
 
     def __init__(self, samples: PositiveInt, bins: PositiveInt) -> None:
         super().__init__(samples)
         self.bins = bins
-
-    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
-        if not isinstance(dataset, Gaussian1D):
-            return f"needs a known density of one number, and {type(dataset).__name__} has none"
-        return None
 
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         """Bins reach to 6 standard deviations; two more are for all that is beyond."""
@@ -73,15 +67,12 @@ class ModeCoverage(Metric):
         "spread_max": None,
     }
     against = "none"
+    measures = GaussianMixture
+    and_not = "counts the modes of a mixture of Gaussians, and {} is none"
 
     def __init__(self, samples: PositiveInt, radius: Annotated[FiniteFloat, Field(gt=0)]) -> None:
         super().__init__(samples)
         self.radius = radius
-
-    def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
-        if not isinstance(dataset, GaussianMixture):
-            return f"counts the modes of a mixture of Gaussians, and {type(dataset).__name__} is none"
-        return None
 
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
         assert isinstance(dataset, GaussianMixture)
@@ -112,10 +103,7 @@ class ModeCoverage(Metric):
 
 
 def pattern_error(samples: Tensor, low: Tensor, high: Tensor) -> tuple[float, float]:
-    """The share of values outside [low, high], and the mean distance of all values to it.
-
-    `samples` (N, D), `low` and `high` (D,).
-    """
+    """The share of the values (N, D) outside [low, high], (D,) each, and the mean distance of all values to it."""
     distance = (low - samples).clamp_min(0) + (samples - high).clamp_min(0)  # (N, D), 0 inside
     return float((distance > 0).float().mean()), float(distance.mean())
 

@@ -82,8 +82,7 @@ class MLPDiscriminator(nn.Module):
         self.num_classes = num_classes
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)
         self.layers = nn.Sequential(
-            *linear_layers([prod(shape) + num_classes, *hidden, 1], style),
-            *style.after_last(output, 1),
+            *linear_layers([prod(shape) + num_classes, *hidden, 1], style), *style.after_last(output, 1)
         )
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

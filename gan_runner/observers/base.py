@@ -32,11 +32,12 @@ class Moment:
     ending: Exception | None = None  # what ends the training when all have looked
 
 
+@dataclass
 class Observer(ABC):
     """Looks at every `every`-th step, and at the last of `steps`."""
 
-    def __init__(self, every: int, steps: int) -> None:
-        self.every, self.steps = every, steps
+    every: int
+    steps: int
 
     def is_due(self, step: int) -> bool:
         """Whether it is to look at what `step` made."""

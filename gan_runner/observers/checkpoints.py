@@ -1,6 +1,7 @@
 """What a run can go on from: the newest checkpoints, the best one, and the weights to sample from."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +18,12 @@ from gan_runner.state import State
 from gan_runner.tensor_files import all_finite, dump
 
 
+@dataclass
 class Saving(Observer):
     """Due at its own steps, and where one of the observers in `enders` may end the training."""
 
-    def __init__(self, every: int, steps: int, state: State, enders: Sequence[Observer]) -> None:
-        super().__init__(every, steps)
-        self.state, self.enders = state, enders
+    state: State
+    enders: Sequence[Observer]
 
     def is_due(self, step: int) -> bool:
         return super().is_due(step) or any(ender.is_due(step) for ender in self.enders)
@@ -32,17 +33,14 @@ class Saving(Observer):
         return super().is_due(moment.step) or moment.ending is not None
 
 
+@dataclass
 class ReadyToSave(Saving):
     """Before a checkpoint, in all processes: no weight may be other than finite, and penalties are made the mean.
 
     Each process holds the penalties of its own share of a batch; a run that goes on starts from their mean.
     """
 
-    def __init__(
-        self, every: int, steps: int, state: State, enders: Sequence[Observer], mean: Callable[[Tensor], Tensor]
-    ) -> None:
-        super().__init__(every, steps, state, enders)
-        self.mean = mean
+    mean: Callable[[Tensor], Tensor]
 
     def __call__(self, moment: Moment) -> None:
         if not self.is_time(moment):
@@ -55,21 +53,13 @@ class ReadyToSave(Saving):
             self.state.penalties = dict(zip(penalties, means.unbind(), strict=True))
 
 
+@dataclass
 class Checkpoints(Saving):
     """Writes checkpoints; where the disk is full, says so and goes on with the last good one, if the run may."""
 
-    def __init__(
-        self,
-        every: int,
-        steps: int,
-        state: State,
-        enders: Sequence[Observer],
-        directory: RunDirectory,
-        logger: Logger,
-        keep: int,
-    ) -> None:
-        super().__init__(every, steps, state, enders)
-        self.directory, self.logger, self.keep = directory, logger, keep
+    directory: RunDirectory
+    logger: Logger
+    keep: int
 
     def __call__(self, moment: Moment) -> None:
         if not self.is_time(moment):
@@ -92,12 +82,13 @@ class Checkpoints(Saving):
         self.directory.write_json("status.json", {"state": "running", "step": step})
 
 
+@dataclass
 class KeepBest(Observer):
     """Keeps the state of a step whose figure to select by is the best so far, the newest of several as good."""
 
-    def __init__(self, every: int, steps: int, state: State, best: BestSoFar, folder: Path) -> None:
-        super().__init__(every, steps)
-        self.state, self.best, self.folder = state, best, folder
+    state: State
+    best: BestSoFar
+    folder: Path
 
     def is_due(self, step: int) -> bool:
         """The extra evaluation at the last step is ignored, so that extending a run cannot change its best."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from gan_runner.console import Progress, say
 from gan_runner.evaluation.evaluation import Evaluation
@@ -31,24 +32,17 @@ class BestSoFar:
             self.value, self.step = value, step
 
 
+@dataclass
 class Evaluate(Observer):
     """Holds the generator against the data; evaluation.json has the newest figures with all that they depend on."""
 
-    def __init__(
-        self,
-        every: int,
-        steps: int,
-        evaluation: Evaluation,
-        best: BestSoFar,
-        networks: Networks,
-        directory: RunDirectory,
-        logger: Logger,
-        progress: Progress,
-    ) -> None:
-        super().__init__(every, steps)
-        self.evaluation, self.best, self.networks = evaluation, best, networks
-        self.directory, self.logger, self.progress = directory, logger, progress
-        self.report = Report()  # of the newest evaluation
+    evaluation: Evaluation
+    best: BestSoFar
+    networks: Networks
+    directory: RunDirectory
+    logger: Logger
+    progress: Progress
+    report: Report = field(default_factory=Report, init=False)  # of the newest evaluation
 
     def __call__(self, moment: Moment) -> None:
         last = moment.step == self.steps

@@ -1,5 +1,6 @@
 """Pictures of samples from fixed noise."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,25 +15,22 @@ from gan_runner.randomness import rng
 from gan_runner.runs.logger import Logger
 
 
+@dataclass
 class Grids(Observer):
     """Writes samples/step_….png; of a conditional generator, a row is a class. Points are drawn among the data's."""
 
-    def __init__(
-        self,
-        every: int,
-        steps: int,
-        networks: Networks,
-        dataset: Dataset,
-        shape: tuple[int, int],  # rows and columns
-        folder: Path,
-        logger: Logger,
-    ) -> None:
-        super().__init__(every, steps)
-        self.networks, self.dataset, self.folder, self.logger = networks, dataset, folder, logger
-        rows, self.columns = (networks.num_classes or shape[0]), shape[1]
-        self.noise = rng(networks.seed, "grid")
-        self.z = draw_latent(networks.latent, rows * self.columns, self.noise)
-        self.labels = torch.arange(rows).repeat_interleave(self.columns) if networks.num_classes else None
+    networks: Networks
+    dataset: Dataset
+    shape: tuple[int, int]  # rows and columns
+    folder: Path
+    logger: Logger
+
+    def __post_init__(self) -> None:
+        classes = self.networks.num_classes
+        rows, self.columns = (classes or self.shape[0]), self.shape[1]
+        self.noise = rng(self.networks.seed, "grid")
+        self.z = draw_latent(self.networks.latent, rows * self.columns, self.noise)
+        self.labels = torch.arange(rows).repeat_interleave(self.columns) if classes else None
 
     def __call__(self, moment: Moment) -> None:
         samples = self.networks.sample(self.z, self.labels)

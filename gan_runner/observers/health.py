@@ -1,12 +1,12 @@
 """The doctor, while the training runs."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from gan_runner.console import log_traceback, say
-from gan_runner.health.doctor import Doctor
-from gan_runner.health.rules import Finding
+from gan_runner.health.doctor import Doctor, Finding
 from gan_runner.observers.base import Moment, NotFinite
 from gan_runner.observers.log import AfterOthers
 from gan_runner.observers.networks import Networks
@@ -14,37 +14,31 @@ from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
 
 
+@dataclass
 class Health(AfterOthers):
-    """Has the doctor examine the networks at sampled steps, and take in every row that is logged.
+    """Has the doctor examine the networks at its own steps, and take in every row that is logged.
 
     What is found is said once, and health.json has what the doctor makes of the run. A doctor that fails ends nothing:
     it is off for the rest of the run.
     """
 
-    def __init__(
-        self,
-        periods: Collection[int],
-        steps: int,
-        sample_every: int,
-        make_doctor: Callable[[], Doctor],
-        networks: Networks,
-        directory: RunDirectory,
-        logger: Logger,
-    ) -> None:
-        super().__init__(periods, steps)
-        self.sample_every, self.networks = sample_every, networks
-        self.directory, self.logger = directory, logger
+    make_doctor: Callable[[], Doctor]
+    networks: Networks
+    directory: RunDirectory
+    logger: Logger
+
+    def __post_init__(self) -> None:
         self.doctor: Doctor | None = None
         self.written: dict[str, Any] = {}  # the last report; an equal one is not written again
         with self.surviving():
-            self.doctor = make_doctor()
+            self.doctor = self.make_doctor()
 
     def is_due(self, step: int) -> bool:
         return self.doctor is not None and super().is_due(step)
 
     def __call__(self, moment: Moment) -> None:
         with self.surviving() as doctor:
-            if moment.step % self.sample_every == 0 or moment.step == self.steps:
+            if moment.step % self.every == 0 or moment.step == self.steps:
                 networks = self.networks
                 moment.row |= doctor.examine(networks.generate, networks.generator, networks.discriminator)
                 self.tell(doctor, doctor.add({"step": moment.step, **moment.row}))

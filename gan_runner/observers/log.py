@@ -1,29 +1,29 @@
 """What the observers before it found, written down and shown."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from gan_runner.console import Progress, progress_text
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.runs.logger import Logger
 
 
+@dataclass
 class AfterOthers(Observer):
-    """Due whenever one of the observers with these periods is."""
+    """Due whenever one of the observers with these periods is, itself among them."""
 
-    def __init__(self, periods: Collection[int], steps: int) -> None:
-        super().__init__(min(periods), steps)
-        self.periods = sorted(set(periods))
+    periods: Collection[int]
 
     def is_due(self, step: int) -> bool:
         return 0 in map(step.__mod__, self.periods) or step == self.steps
 
 
+@dataclass
 class Log(AfterOthers):
     """Writes the row of each step at which there is something to log."""
 
-    def __init__(self, periods: Collection[int], steps: int, logger: Logger, progress: Progress) -> None:
-        super().__init__(periods, steps)
-        self.logger, self.progress = logger, progress
+    logger: Logger
+    progress: Progress
 
     def __call__(self, moment: Moment) -> None:
         if moment.row:

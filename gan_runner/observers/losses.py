@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,12 +13,13 @@ from gan_runner.state import State
 from gan_runner.step import Game
 
 
+@dataclass
 class Losses(Observer):
     """Adds the step's losses to the row, as means over the processes. Raises `NotFinite` in all of them."""
 
-    def __init__(self, every: int, steps: int, state: State, game: Game, mean: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(every, steps)
-        self.state, self.game, self.mean = state, game, mean
+    state: State
+    game: Game
+    mean: Callable[[Tensor], Tensor]
 
     def __call__(self, moment: Moment) -> None:
         figures = self.figures(moment.computed)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,12 +39,14 @@ def build_own_observer(component: Component) -> OwnObserver:
     return own
 
 
+@dataclass
 class CallOwn(Observer):
     """Calls a user's observer; one that raises is reported, and the training goes on."""
 
-    def __init__(self, name: str, own: OwnObserver, steps: int, networks: Networks, logger: Logger) -> None:
-        super().__init__(own.every, steps)
-        self.name, self.own, self.networks, self.logger = name, own, networks, logger
+    name: str
+    own: OwnObserver
+    networks: Networks
+    logger: Logger
 
     def __call__(self, moment: Moment) -> None:
         try:

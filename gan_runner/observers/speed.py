@@ -1,6 +1,7 @@
 """How fast the training goes, and how much memory it takes."""
 
 import time
+from dataclasses import dataclass, field
 
 import torch
 
@@ -8,13 +9,13 @@ from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Moment, Observer
 
 
+@dataclass
 class Speed(Observer):
     """Images a second while it trains, without what observers take; seconds since the run began or went on."""
 
-    def __init__(self, every: int, steps: int, batch_size: int, device: torch.device) -> None:
-        super().__init__(every, steps)
-        self.batch_size, self.device = batch_size, device
-        self.begun = time.perf_counter()
+    batch_size: int
+    device: torch.device
+    begun: float = field(default_factory=time.perf_counter)
 
     def __call__(self, moment: Moment) -> None:
         count, seconds = moment.trained

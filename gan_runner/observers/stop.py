@@ -1,17 +1,18 @@
 """What ends a training before its last step, in all of its processes at once."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from gan_runner.observers.base import Diverged, Interrupted, Moment, Observer
 
 
+@dataclass
 class StopWhenAsked(Observer):
     """Ends the training after the step under way, once `ask` was called in any of the processes."""
 
-    def __init__(self, every: int, steps: int, processes: int, any_process: Callable[[bool], bool]) -> None:
-        super().__init__(every, steps)
-        self.processes, self.any_process = processes, any_process
-        self.asked = False
+    processes: int
+    any_process: Callable[[bool], bool]
+    asked: bool = False
 
     def ask(self) -> None:
         """As a signal does."""
@@ -26,18 +27,12 @@ class StopWhenAsked(Observer):
             moment.ending = Interrupted()
 
 
+@dataclass
 class StopOnFindings(Observer):
     """Ends the training where the doctor has found what it is to stop on."""
 
-    def __init__(
-        self,
-        every: int,
-        steps: int,
-        findings: Callable[[], Collection[str]],  # what holds now, of what it is to stop on
-        any_process: Callable[[bool], bool],
-    ) -> None:
-        super().__init__(every, steps)
-        self.findings, self.any_process = findings, any_process
+    findings: Callable[[], Collection[str]]  # what holds now, of what it is to stop on
+    any_process: Callable[[bool], bool]
 
     def is_due(self, step: int) -> bool:
         """While there is something to stop."""

@@ -1,7 +1,6 @@
 """Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), watched in one dimension."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ BINS = 200
 class Theory(Grids):
     """In place of a grid, p_data, p_g, D and D*; adds how far D is from D* to the row."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         assert isinstance(self.dataset, Gaussian1D)
         self.density = self.dataset
         self.many = draw_latent(self.networks.latent, SAMPLES, self.noise)

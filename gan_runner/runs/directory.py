@@ -99,10 +99,11 @@ def is_taken(path: Path) -> bool:
     return any(not file.name.startswith(".") and file.name != "log.txt" for file in path.iterdir())
 
 
-def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
+def read_run(path: Path, trust: Sequence[str] | None, key: str) -> dict[str, Any]:
     """The configuration of the run in `path`. Anyone may have made that directory, so nothing in it is executed.
 
-    `key` is the key that named it. Raises `UserError` at the first file that no run leaves, before reading any more.
+    `key` is the key that named it; `trust` are the packages of which it may name classes, None where none will be
+    imported. Raises `UserError` at the first file that no run leaves, before reading any more.
     """
     if not is_run(path):
         raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
@@ -111,7 +112,8 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
             raise UserError(f"{file}: is {what}, which no run leaves; nothing in {path} was loaded")
     file = path / "config.yaml"
     plain = _read(file, _parse_config)
-    refuse_foreign_targets(plain, trust, str(file))
+    if trust is not None:
+        refuse_foreign_targets(plain, trust, str(file))
     try:
         validate(Config, plain)
     except UserError as error:

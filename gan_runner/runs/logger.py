@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from torch.utils.tensorboard import summary as summaries
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.pictures import png
-from gan_runner.tensor_files import flatten
 
 Row = dict[str, Any]
 
@@ -94,10 +93,13 @@ class Logger:
         """Writes Markdown to TensorBoard's text tab."""
         self._events.add(step, summaries.text(tag, text))
 
-    def describe(self, config: Mapping[str, Any]) -> None:
-        """Writes what does not change during a run: hyperparameters, the layout of the loss chart."""
-        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in flatten(config, separator=".")}
-        about = summaries.hparams(values, {"loss/generator": None, "loss/discriminator": None})
+    def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str]) -> None:
+        """Writes what does not change during a run: what tells it from others, by which figures, and a chart's layout.
+
+        TensorBoard's HParams tab shows both as columns, so a value that all runs have is no hyperparameter.
+        """
+        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in hyperparameters.items()}
+        about = summaries.hparams(values, dict.fromkeys(metrics))
         self._events.add(0, *about, summaries.custom_scalars(CHART))
 
     def flush(self) -> None:

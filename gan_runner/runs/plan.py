@@ -1,7 +1,7 @@
 """Which run a command means: a new one, or an existing one that it continues unchanged."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from gan_runner.runs.directory import is_run, is_taken, read_run
 MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
 
 
+NO_CHOICES = ("resume", "fork_from", "trust", "name", "hydra.", "hydra/")  # they say nothing of how a run trains
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which run a command means, and its configuration."""
@@ -25,6 +28,7 @@ class Plan:
     path: Path
     unique: bool = False  # if `path` exists, a new directory gets another name
     stored: dict[str, Any] | None = None  # the configuration of the run that is continued
+    typed: dict[str, Any] = field(default_factory=dict)  # keys and groups, with their values
 
     @property
     def continues(self) -> bool:
@@ -35,6 +39,9 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """The plan for `request`: a new run or an existing one. Changes nothing on the disk. Raises `UserError`."""
     plain, trust = request.plain, request.plain["trust"]
+    typed = {
+        k: v for k, v in request.overridden.items() if k not in NO_CHOICES and not k.startswith(("hydra.", "hydra/"))
+    }
     for key in ("resume", "fork_from"):
         if plain[key] == "":  # an unset variable, most likely; Path("") would be the current directory
             raise UserError(f"{key}: is empty; allowed: a run directory")
@@ -51,8 +58,8 @@ def make_plan(request: Request) -> Plan:
     elif request.directory_chosen and is_taken(request.directory):
         raise UserError(f"{request.directory}: is no run, and not empty; a run would mix with what is there")
     else:
-        return Plan(plain, request.directory, unique=not request.directory_chosen)
-    return Plan(wanted | {"resume": None, "trust": trust}, path, stored=stored)
+        return Plan(plain, request.directory, unique=not request.directory_chosen, typed=typed)
+    return Plan(wanted | {"resume": None, "trust": trust}, path, stored=stored, typed=typed)
 
 
 def _with_overrides(stored: dict[str, Any], request: Request) -> dict[str, Any]:

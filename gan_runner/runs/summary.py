@@ -1,7 +1,7 @@
 """A table of both networks, and a check that they fit the data and each other."""
 
 import copy
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from gan_runner.errors import UserError
 from gan_runner.networks.running import apply
 from gan_runner.state import State
 
-Line = tuple[str, str, str, int]  # network, layer, output shape, parameters
+Line = tuple[str, str, int]  # layer, output shape, parameters
 
 
 def summarize(
@@ -21,12 +21,11 @@ def summarize(
 
     Raises `UserError` if a network cannot take such a batch, or returns a wrong shape.
     """
-    lines: list[Line] = []
-    fake = _traced("generator", generator, z, labels, lines)
+    fake, layers = _traced("generator", generator, z, labels)
     _expect("generator", tuple(fake.shape), (len(z), *shape), "samples")
-    logits = _traced("discriminator", discriminator, fake, labels, lines)
+    logits, more_layers = _traced("discriminator", discriminator, fake, labels)
     _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
-    return _table(lines, {"generator": generator, "discriminator": discriminator})
+    return _table({"generator": (generator, layers), "discriminator": (discriminator, more_layers)})
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -44,23 +43,21 @@ def memory(state: State) -> dict[str, float]:
     return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in held.items()}
 
 
-def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None, lines: list[Line]) -> Tensor:
-    """Runs a copy of `network`, whose running statistics stay unchanged; adds its layers to `lines`."""
+def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Line]]:
+    """What a copy of `network` returns, whose running statistics change in its place, and the layers that it passed."""
     trial = copy.deepcopy(network).train()
+    lines: list[Line] = []
 
-    def record(layer: str) -> Callable[..., None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                kind = f"{layer} {type(module).__name__}".strip()
-                lines.append((name, kind, " × ".join(map(str, output.shape[1:])), parameter_count(module)))
-
-        return hook
+    def record(layer: str, module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            kind = f"{layer} {type(module).__name__}".strip()
+            lines.append((kind, " × ".join(map(str, output.shape[1:])), parameter_count(module)))
 
     for layer, module in trial.named_modules():
         # A layer with a parametrized weight (spectral norm) has children of its own, but is still one layer.
         is_layer = not any(True for _ in module.children()) or hasattr(module, "parametrizations")
         if is_layer and ".parametrizations." not in f".{layer}.":
-            module.register_forward_hook(record(layer))
+            module.register_forward_hook(partial(record, layer))
     try:
         with torch.no_grad():
             output = apply(trial, inputs, labels)
@@ -69,7 +66,7 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         raise UserError(f"architecture.{name}: cannot take a batch of shape {given}: {error}") from error
     if not isinstance(output, Tensor):
         raise UserError(f"architecture.{name}: returned {type(output).__name__}, a tensor is needed")
-    return output
+    return output, lines
 
 
 def _expect(name: str, found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
@@ -77,14 +74,14 @@ def _expect(name: str, found: tuple[int, ...], expected: tuple[int, ...], what: 
         raise UserError(f"architecture.{name}: returned the shape {found}, where {what} need {expected}")
 
 
-def _table(lines: list[Line], networks: dict[str, nn.Module]) -> str:
+def _table(networks: dict[str, tuple[nn.Module, list[Line]]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("network", "layer", "output", box=None, pad_edge=False)
     table.add_column("parameters", justify="right")
-    for name, network in networks.items():
-        for _, layer, output, count in (line for line in lines if line[0] == name):
+    for name, (network, lines) in networks.items():
+        for layer, output, count in lines:
             table.add_row(name, layer, output, f"{count:,}" if count else "")
         mib = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
         table.add_row(f"[bold]{name}[/]", "", f"{mib:,.2f} MiB", f"{parameter_count(network):,}", end_section=True)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from gan_runner.config.composition import make_launcher
 from gan_runner.console import say
 from gan_runner.errors import type_and_message
 from gan_runner.sweeps.job import GRACE, Ended, Order, how_it_ended, reason_in
-from gan_runner.sweeps.jobs import State, look_at_run
+from gan_runner.sweeps.jobs import State, look_at_run, remove_if_unused
 from gan_runner.sweeps.plan import Task
 
 
@@ -24,6 +25,7 @@ class Result:
     """What a task gives back to the sweep, perhaps from another machine."""
 
     state: State
+    step: int
     reason: str | None
     seconds: float
 
@@ -33,6 +35,7 @@ class StartJob:
     """The function that the launcher calls for each job, in a process of its choice."""
 
     orders: Mapping[str, Order]  # by the names of the jobs
+    working_directory: Path
 
     def __call__(self, config: DictConfig) -> Result:
         """Runs the job whose directory the launcher has made, in a new process, and waits for its end."""
@@ -41,7 +44,8 @@ class StartJob:
         log_begin = log.stat().st_size if log.exists() else 0
         ours, theirs = multiprocessing.Pipe()
         script = f"from gan_runner.sweeps.job import run_job_by; run_job_by({theirs.fileno()})"
-        process = subprocess.Popen([sys.executable, "-c", script], pass_fds=[theirs.fileno()])
+        command = [sys.executable, "-c", script]
+        process = subprocess.Popen(command, cwd=self.working_directory, pass_fds=[theirs.fileno()])
         theirs.close()
         try:
             ended = _last_report(ours, order)
@@ -49,7 +53,7 @@ class StartJob:
             ours.close()  # the job saves itself and ends, if it has not yet
             process.wait(2 * GRACE)
         state, reason = how_it_ended(ended, process.returncode, None, reason_in(log, log_begin))
-        return Result(state, reason, time.monotonic() - begun)
+        return Result(state, ended.step if ended is not None else 0, reason, time.monotonic() - begun)
 
 
 def _last_report(job: Any, order: Order) -> Ended | None:
@@ -67,7 +71,7 @@ def run_elsewhere(
     config: DictConfig, config_dir: str | None, tasks: Sequence[Task], orders: Mapping[str, Order]
 ) -> None:
     """Runs the tasks with the launcher of `config`, and writes into their jobs what became of them."""
-    launcher = make_launcher(config, config_dir, StartJob(orders))
+    launcher = make_launcher(config, config_dir, StartJob(orders, Path.cwd()))
     words = []
     for task in tasks:
         path = orders[task.name].directory
@@ -82,7 +86,10 @@ def run_elsewhere(
         job = task.job
         result = getattr(returned, "_return_value", None)
         if isinstance(result, Result):
-            job.state, job.reason, job.seconds = result.state, result.reason, job.seconds + result.seconds
+            job.state, job.step, job.reason = result.state, result.step, result.reason
+            job.seconds += result.seconds
+            if job.state == "refused":
+                remove_if_unused(orders[task.name].directory)
             continue
         job.state = "running"
         look_at_run(job, orders[task.name].directory)  # it may have come to its end all the same

@@ -39,7 +39,7 @@ class Order:
 
     command: str  # module:function, which takes a Request and gives an Outcome
     config: dict[str, Any]  # resolved
-    overrides: list[str]
+    swept: dict[str, str]  # as typed
     directory: Path
     threads: int | None = None  # None: as many as torch chooses
     environment: dict[str, str] = field(default_factory=dict)
@@ -78,7 +78,8 @@ def run_job(order: Order, sweep: Connection) -> None:
     with logged() as log:
         log.open(log_file)
         try:
-            request = Request(order.config, parse(order.overrides), order.directory, directory_chosen=True)
+            swept = parse([f"{key}={value}" for key, value in order.swept.items()])
+            request = Request(order.config, swept, order.directory, directory_chosen=True)
             status = int(pkgutil.resolve_name(order.command)(request).status)
         except UserError as error:
             say(f"error: {error}")

@@ -3,16 +3,18 @@
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from gan_runner.config.schema import validate
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import is_run, read_json, read_objective
 
+JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
 State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted", "pruned"]
 ENDED = ("completed", "failed", "refused", "diverged", "pruned")
 FILES = {".lock", "sweep.json", "search.json", "study.journal"}  # of a sweep, beside its jobs
@@ -46,14 +48,15 @@ class Sweep(BaseModel):
 
     command: list[str]
     swept: list[str]  # the keys, as typed
-    jobs: dict[str, Job]  # by the names of their directories
+    jobs: dict[JobName, Job]  # by the names of their directories
 
 
 class SweepDirectory:
     """The directory of a sweep, made if it is not there, and locked by this process until it is closed."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.is_new = path, not path.is_dir()
+        self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -75,10 +78,12 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Removes what this command has made, if it holds no job."""
-        if self.is_new and {file.name for file in self.path.iterdir()} <= FILES:
+        if self._made and {file.name for file in self.path.iterdir()} <= FILES:
             for file in self.path.iterdir():
                 file.unlink()
-            self.path.rmdir()
+            with suppress(OSError):  # another command has put something there
+                for folder in self._made:
+                    folder.rmdir()
 
     def close(self) -> None:
         """Unlocks it."""
@@ -118,3 +123,12 @@ def objective_of(path: Path) -> float | None:
         return read_objective(path)
     except UserError:
         return None
+
+
+def remove_if_unused(directory: Path) -> None:
+    """Removes the directory of a job that was refused before it became a run."""
+    with suppress(OSError):
+        if {file.name for file in directory.iterdir()} <= {"log.txt", ".lock"}:
+            for file in directory.iterdir():
+                file.unlink()
+            directory.rmdir()

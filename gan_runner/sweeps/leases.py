@@ -60,7 +60,7 @@ class Leases:
 
 def threads_for_each(jobs: int) -> int | None:
     """A fair share of the processors; None, torch's own choice, for one job at a time, and where it is typed."""
-    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+    if jobs == 1 or os.environ.get("OMP_NUM_THREADS"):
         return None
     return max(
         1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // jobs

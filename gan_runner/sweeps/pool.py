@@ -5,10 +5,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gan_runner.config.schema import SideBySide
 from gan_runner.sweeps.job import GRACE, GRACE_OF_HUNG, Ended, Order, Progress, how_it_ended, reason_in, run_job
+from gan_runner.sweeps.jobs import remove_if_unused
 from gan_runner.sweeps.leases import Leases, gpus_wanted, threads_for_each, visible_gpus
 from gan_runner.sweeps.plan import Task
 
@@ -94,6 +95,7 @@ class Pool:
         self.threads = threads_for_each(self.size)
         self.running: list[Running] = []
         self.waiting: deque[Task] = deque()  # for a GPU, or to be tried again
+        self.retried = Counter[str]()  # how often a job was tried again, by its name
         self.stops = 0  # how often it was asked to stop
         self.gave_up = False  # `fail_fast` ended it
         self.broken: OSError | None = None  # why nothing more can be kept
@@ -146,7 +148,7 @@ class Pool:
         job, directory = task.job, self.directory / task.name
         directory.mkdir(exist_ok=True)
         environment = self.leases.environment(job.config["device"], gpus)
-        order = Order(self.command, job.config, job.overrides, directory, self.threads, environment)
+        order = Order(self.command, job.config, job.swept, directory, self.threads, environment)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_job, args=(order, theirs), name=task.name)
         with _threads_in_environment(self.threads):  # of the server, which the first job starts
@@ -206,8 +208,9 @@ class Pool:
             self.broken = OSError(errno.ENOSPC, job.reason)
         with self._giving_up_on_errors():
             self.watcher.changed(task)
-        if job.state == "failed" and job.attempts <= self.settings.retries and not self._is_stopping():
-            self.waiting.append(task)
+        if job.state == "failed" and self.retried[task.name] < self.settings.retries and not self._is_stopping():
+            self.retried[task.name] += 1
+            self.waiting.append(replace(task, to_do="retry"))
             return
         with self._giving_up_on_errors():
             source.ended(task)
@@ -221,15 +224,6 @@ class Pool:
             yield
         except OSError as error:
             self.broken = error
-
-
-def remove_if_unused(directory: Path) -> None:
-    """Removes the directory of a job that was refused before it became a run."""
-    with suppress(OSError):
-        if {file.name for file in directory.iterdir()} <= {"log.txt", ".lock"}:
-            for file in directory.iterdir():
-                file.unlink()
-            directory.rmdir()
 
 
 @contextmanager

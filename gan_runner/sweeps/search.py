@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gan_runner.console import say
@@ -83,6 +83,7 @@ class Search:
     def _start(self, one: Open) -> Task:
         if one.is_paused:
             self._pause(one, False)
+            one.task = replace(one.task, to_do="resume")
         one.is_running = True
         return one.task
 

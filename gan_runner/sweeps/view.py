@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from gan_runner.console import duration, rounded, say
 from gan_runner.sweeps.jobs import Job, objective_of
 from gan_runner.sweeps.plan import Task
-from gan_runner.tables import table
+from gan_runner.tables import Table, draw
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gan_runner.sweeps.pool import Running
 
 PAUSE = 60.0  # seconds between two plain lines about running jobs
+BEGINS = {"run": "begins", "resume": "goes on", "extend": "goes on", "retry": "is tried again"}
 SHOWN = 12  # running jobs in the live view
 
 
@@ -45,7 +44,7 @@ class View:
         if job.state == "running":
             self.ended.discard(task.name)  # it is tried again
             self.to_do.setdefault(task.name, (job, job.step))
-            self._say(f"{task.name}: {'begins' if job.attempts == 1 else f'attempt {job.attempts}'}")
+            self._say(f"{task.name}: {BEGINS[task.to_do]}")
             return
         self.ended.add(task.name)
         value = objective_of(self.directory / task.name)
@@ -56,10 +55,11 @@ class View:
 
     def show(self, running: Sequence["Running"]) -> None:
         """The running jobs."""
-        now = time.monotonic()
+        if not running:
+            return
         if self.live is not None:
             self.live.update(self._picture(running), refresh=True)
-        elif running and now - self.said > PAUSE:
+        elif time.monotonic() - self.said > PAUSE:
             steps = (f"{job.task.name} {job.task.job.step}/{job.task.job.steps}" for job in running)
             self._say(f"{', '.join(steps)}{self._time_left()}")
 
@@ -70,7 +70,7 @@ class View:
         else:
             say(line)
 
-    def _picture(self, running: Sequence["Running"]) -> "Table":
+    def _picture(self, running: Sequence["Running"]) -> Any:
         rows = []
         for one in running[:SHOWN]:
             job = one.task.job
@@ -80,7 +80,7 @@ class View:
             rows.append([one.task.name, f"{bar:20}", f"{job.step}/{job.steps}", rounded(value), time_so_far])
         states = Counter(job.state for job in self.jobs.values())
         counted = ", ".join(f"{count} {state}" for state, count in states.items())
-        picture = table(["running", "", "step", "best", "time"], rows)
+        picture = draw(["running", "", "step", "best", "time"], rows)
         picture.title = f"{self.directory}: {counted}{self._time_left()}"
         return picture
 
@@ -99,16 +99,16 @@ class View:
             self.live.stop()
 
 
-def table_of_jobs(jobs: dict[str, Job], directory: Path) -> "Table":
+def table_of_jobs(jobs: dict[str, Job], directory: Path) -> Table:
     """Every job: what became of it, the best value of the figure that it is selected by, and why it ended early."""
     rows = []
     for name, job in jobs.items():
         best = rounded(objective_of(directory / name))
         rows.append([name, job.state, f"{job.step}/{job.steps}", best, duration(job.seconds), job.reason or ""])
-    return table(["job", "state", "step", "best", "time", "reason"], rows)
+    return ["job", "state", "step", "best", "time", "reason"], rows
 
 
-def table_of_tasks(tasks: Sequence[Task]) -> "Table":
+def table_of_tasks(tasks: Sequence[Task]) -> Table:
     """What a command would do with each job."""
     rows = [[t.name, t.job.state, f"{t.job.step}/{t.job.steps}", t.to_do or "nothing", t.why] for t in tasks]
-    return table(["job", "state", "step", "to do", ""], rows)
+    return ["job", "state", "step", "to do", ""], rows

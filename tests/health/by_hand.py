@@ -13,7 +13,7 @@ from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Config
 from gan_runner.datasets import DataFacts
 from gan_runner.health.context import History, RuleContext
-from gan_runner.health.rules import Finding, diagnose
+from gan_runner.health.doctor import Finding, diagnose
 from gan_runner.runs.building import build_game, build_state
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist"
