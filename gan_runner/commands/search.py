@@ -2,15 +2,21 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from gan_runner.commands.sweep import Account, end, launcher_settings, run_side_by_side, wait_for_orphans
+from gan_runner.commands.sweep import (
+    Account,
+    end,
+    launcher_settings,
+    refuse_resume,
+    run_side_by_side,
+    wait_for_orphans,
+)
 from gan_runner.config.composition import JobRequest, SearchRequest, plain
 from gan_runner.config.schema import Searching, validate
-from gan_runner.console import rounded
+from gan_runner.console import rounded, say
 from gan_runner.errors import UserError
 from gan_runner.status import Status
 from gan_runner.sweeps.findings import read_findings
@@ -26,7 +32,7 @@ from gan_runner.tables import show
 
 def run_search(request: SearchRequest, config_dir: str | None) -> Status:
     """The whole of a search: what is left of its budget, a table, and the best trial. Raises `UserError`."""
-    launcher, is_local = launcher_settings(request.config)
+    is_local, launcher = launcher_settings(request.config)
     if not is_local:
         raise UserError("hydra/launcher: a search starts jobs one by one, which hydra/launcher=local alone can")
     sweeper = plain(request.config.hydra.sweeper)
@@ -36,32 +42,39 @@ def run_search(request: SearchRequest, config_dir: str | None) -> Status:
     _refuse_what_cannot_be_searched(space, settings)
     require_optuna()
     examples = _examples(request, space)
-    before, own = read_sweep(request.directory), differing_keys(examples)
-    _refuse_other_jobs(before, examples[0], request.directory, own)
+    refuse_resume(examples)
     rungs = None
     if settings.halving is not None:
         rungs = Rungs(settings.halving.factor, rungs_of(settings.halving, examples[0].plain["trainer"]))
     if launcher.dry_run:
+        _refuse_other_jobs(read_sweep(request.directory), examples, request.directory)
         _show_what_is_left(request.directory, space, settings)
         return Status.COMPLETED
-    sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*space], jobs=before.jobs if before else {})
-
-    def plan(values: Mapping[str, str]) -> Task:
-        return plan_jobs(sweep, [request.job(values)], request.directory, (), own)[0]
-
     with closing(SweepDirectory(request.directory)) as directory:
-        wait_for_orphans([directory.path / name for name in sweep.jobs])
-        study = Study(directory.path, space, settings)
-        view = View(directory.path, sweep.jobs, [], expected=study.left() + study.count("running"))
-        account = Account(directory, sweep, view)
         try:
+            before = read_sweep(directory.path)
+            _refuse_other_jobs(before, examples, directory.path)
+            study = Study(directory.path, space, settings)
+        except UserError:
+            directory.remove_if_empty()
+            raise
+        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*space], jobs=before.jobs)
+        own = differing_keys(examples)
+
+        def plan(values: Mapping[str, str]) -> Task:
+            return plan_jobs(sweep, [request.job(values)], directory.path, (), own)[0]
+
+        wait_for_orphans([directory.path / name for name in sweep.jobs])
+        with closing(View(directory.path, sweep.jobs, [], study.left() + study.count("running"))) as view:
+            account = Account(directory, sweep, view)
             search = Search(study, directory.path, sweep, plan, account, rungs)
             interrupted = run_side_by_side(account, launcher, search)
             is_at_its_end = search.finish()
-        finally:
-            view.close()
         status = end(account, [*sweep.jobs], interrupted, _summary(directory.path, sweep, config_dir))
-        return Status.FAILED if status == Status.COMPLETED and not is_at_its_end else status
+        if is_at_its_end or status != Status.COMPLETED:
+            return status
+        say("the same command goes on with this search")  # all that has begun has completed
+        return Status.INTERRUPTED if interrupted else Status.FAILED
 
 
 def _refuse_what_cannot_be_searched(space: Space, settings: Searching) -> None:
@@ -89,11 +102,11 @@ def _examples(request: SearchRequest, space: Space) -> list[JobRequest]:
     return jobs
 
 
-def _refuse_other_jobs(before: Sweep | None, example: JobRequest, directory: Path, own: set[str]) -> None:
-    """UserError where the search so far had other jobs than this one, or longer or shorter ones."""
-    plan_jobs(before, [example], directory, (), own)
-    steps = example.plain["trainer"]["steps"]
-    others = {job.steps for job in before.jobs.values()} - {steps} if before is not None else set()
+def _refuse_other_jobs(before: Sweep, examples: Sequence[JobRequest], directory: Path) -> None:
+    """UserError where the search so far had other jobs than these, or longer or shorter ones."""
+    own, steps = differing_keys(examples), examples[0].plain["trainer"]["steps"]
+    plan_jobs(before, examples[:1], directory, (), own)
+    others = {job.steps for job in before.jobs.values()} - {steps}
     if others and "trainer.steps" not in own:
         raise UserError(
             f"trainer.steps={steps}: the trials in {directory} have {others.pop()}, and figures after more steps do "
@@ -110,16 +123,17 @@ def _show_what_is_left(directory: Path, space: Space, settings: Searching) -> No
 
 def _summary(directory: Path, sweep: Sweep, config_dir: str | None) -> list[str]:
     """The best trial, the command that trains it again, and how much each key matters."""
-    found: dict[str, Any] = read_findings(directory)
-    best = found.get("best")
-    if best is None:
+    found = read_findings(directory)
+    best = found.best_trial if found is not None else None
+    if found is None or best is None or best.job is None:
         return ["best: no trial has come to its end with a figure"]
-    words = [word for word in sweep.jobs[best["job"]].overrides if not word.startswith("name=")]
+    words = [word for word in sweep.jobs[best.job].overrides if not word.startswith("name=")]
     typed = ["gan-train", *(["--config-dir", config_dir] if config_dir else []), *words]
     lines = [
-        f"best: trial {best['number']}, {best['job']}: {found['objective']['figure']} {rounded(best['value'])}",
+        f"best: trial {best.number}, {best.job}: {found.figure} {rounded(best.value)}",
         f"again: {shlex.join(typed)}",
     ]
-    if shares := found["importances"]:
-        lines.append(f"importance: {', '.join(f'{key} {100 * share:.0f} %' for key, share in shares.items())}")
+    if found.importances:
+        shares = (f"{key} {100 * share:.0f} %" for key, share in found.importances.items())
+        lines.append(f"importance: {', '.join(shares)}")
     return lines

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
 from gan_runner.config.schema import SideBySide, validate
 from gan_runner.console import say
+from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.paths import CONF
 from gan_runner.runs.directory import in_use
@@ -66,44 +67,50 @@ class Account:
 
 
 def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, list[Task]]:
-    """The whole of a sweep: what is left to do of it, and its table; the exit status and the jobs.
+    """The whole of a sweep: what is left to do of it, and its table; the exit status and a task for each job asked for.
 
     Raises `UserError`.
     """
-    settings, is_local = launcher_settings(request.config)
-    before = read_sweep(request.directory)
-    tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
-    unique = list({task.name: task for task in tasks}.values())
+    refuse_resume(request.jobs)
+    is_local, settings = launcher_settings(request.config)
     if settings.dry_run:
-        show(*table_of_tasks(unique))
+        tasks = plan_jobs(read_sweep(request.directory), request.jobs, request.directory, settings.retry)
+        show(*table_of_tasks(tasks))
         return Status.COMPLETED, tasks
     with closing(SweepDirectory(request.directory)) as directory:
-        jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
-        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*request.jobs[0].swept], jobs=jobs)
-        to_do = [task for task in unique if task.to_do]
-        for task in unique:
-            if not task.to_do:
-                say(f"{task.name}: {task.job.state}, {task.why}")
-        wait_for_orphans([directory.path / task.name for task in to_do])
-        view = View(directory.path, sweep.jobs, to_do)
-        account = Account(directory, sweep, view)
         try:
+            before = read_sweep(directory.path)
+            tasks = plan_jobs(before, request.jobs, directory.path, settings.retry)
+        except UserError:
+            directory.remove_if_empty()
+            raise
+        swept = list(dict.fromkeys([*before.swept, *request.jobs[0].swept]))
+        jobs = before.jobs | {task.name: task.job for task in tasks}
+        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=swept, jobs=jobs)
+        to_do = [task for task in {task.name: task for task in tasks}.values() if task.to_do]
+        _begin(directory, sweep, tasks)
+        with closing(View(directory.path, jobs, to_do)) as view:
+            account = Account(directory, sweep, view)
             if is_local:
                 interrupted = run_side_by_side(account, settings, Grid(to_do))
             else:
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
-        finally:
-            view.close()
-        return end(account, [task.name for task in unique], interrupted), tasks
+        return end(account, [task.name for task in tasks], interrupted), tasks
 
 
-def launcher_settings(config: DictConfig) -> tuple[SideBySide, bool]:
-    """The keys of hydra/launcher=local, and whether that is the launcher: others have keys of their own."""
-    launcher, defaults = config.hydra.launcher, OmegaConf.load(LOCAL)
-    is_local = launcher._target_ == defaults._target_
-    chosen: Any = OmegaConf.to_container(launcher if is_local else defaults, resolve=True)
-    del chosen["_target_"]
-    return validate(SideBySide, chosen, "hydra.launcher"), is_local
+def refuse_resume(jobs: Sequence[JobRequest]) -> None:
+    """UserError where jobs would all go on with one run."""
+    if any(job.plain["resume"] is not None for job in jobs):
+        raise UserError("resume: goes on with one run; the same command goes on with a sweep")
+
+
+def launcher_settings(config: DictConfig) -> tuple[bool, SideBySide]:
+    """Whether the jobs run on this machine by our own launcher, and its keys: with another, their defaults."""
+    launcher, local = config.hydra.launcher, OmegaConf.load(LOCAL)
+    is_local = launcher._target_ == local._target_
+    keys: Any = OmegaConf.to_container(launcher if is_local else local, resolve=True)
+    del keys["_target_"]
+    return is_local, validate(SideBySide, keys, "hydra.launcher")
 
 
 def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
@@ -141,34 +148,42 @@ def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None,
     return interrupted
 
 
+def _begin(directory: SweepDirectory, sweep: Sweep, tasks: Sequence[Task]) -> None:
+    """Writes down what is to be done, says what is not, and waits until it can begin."""
+    directory.write(sweep)
+    for task in tasks:
+        if not task.to_do:
+            say(f"{task.name}: {task.job.state}, {task.why}")
+    wait_for_orphans([directory.path / task.name for task in tasks if task.to_do])
+
+
+def wait_for_orphans(paths: Sequence[Path]) -> None:
+    """Waits while jobs of a killed sweep save themselves."""
+    end, told = time.monotonic() + GRACE, False
+    while any(map(in_use, paths)) and time.monotonic() < end:
+        if not told:
+            say("waiting for jobs of the sweep before, which are saving themselves")
+            told = True
+        time.sleep(0.1)
+
+
 def end(account: Account, names: Sequence[str], interrupted: bool, summary: Sequence[str] = ()) -> Status:
-    """The table of all jobs, and what else is to be said; the exit status is that of the jobs `names`."""
+    """The table of all jobs, what else is to be said, the report; the exit status is that of the jobs `names`."""
     directory, jobs = account.directory, account.sweep.jobs
     states = {jobs[name].state for name in names}
     show(*table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
-    if interrupted:
+    if interrupted and states != {"completed"}:
         say("the same command goes on with this sweep")
-    else:
-        from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
-
-        report_at_the_end(write_sweep_report, directory.path)
-    print(*summary, directory.path, sep="\n")
-    if interrupted:
+        print(*summary, directory.path, sep="\n")
         return Status.INTERRUPTED
+    from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
+
+    report_at_the_end(write_sweep_report, directory.path)
+    print(*summary, directory.path, sep="\n")
     return Status.COMPLETED if states <= {"completed", "pruned"} else Status.FAILED
-
-
-def wait_for_orphans(paths: Sequence[Path]) -> None:
-    """Waits while jobs of a sweep that was killed save themselves."""
-    end, told = time.monotonic() + GRACE, False
-    while time.monotonic() < end and any(map(in_use, paths)):
-        if not told:
-            say("waiting for jobs of the sweep before, which are saving themselves")
-            told = True
-        time.sleep(0.1)
 
 
 def launch(config: DictConfig, jobs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

@@ -90,12 +90,10 @@ class SweepDirectory:
         os.close(self._lock)
 
 
-def read_sweep(path: Path) -> Sweep | None:
-    """The sweep in `path`, None if there is none. Raises `UserError`."""
+def read_sweep(path: Path) -> Sweep:
+    """The sweep in `path`, one without jobs if there is none. Raises `UserError`."""
     file = path / "sweep.json"
-    if not file.exists():
-        return None
-    content = read_json(file)
+    content = read_json(file) or {"command": [], "swept": [], "jobs": {}}
     sweep: Sweep = validate(Sweep, content, str(file))
     for name, job in sweep.jobs.items():
         job.config = content["jobs"][name]["config"]  # letter for letter: `validate` makes 1 of 1.0

@@ -26,7 +26,7 @@ class Task:
 
 
 def plan_jobs(
-    before: Sweep | None,
+    before: Sweep,
     wanted: Sequence[JobRequest],
     directory: Path,
     retry: Sequence[str],
@@ -38,8 +38,7 @@ def plan_jobs(
     may change and that tell no jobs apart: `may_differ` are keys that do, besides those in which these jobs differ.
     Raises `UserError` where the command changes what all jobs have in common, or would extend what cannot be.
     """
-    there = dict(before.jobs) if before is not None else {}
-    old = {name: _leaves(job.config) for name, job in there.items()}
+    old = {name: _leaves(job.config) for name, job in before.jobs.items()}
     new = [_leaves(request.plain) for request in wanted]
     own = _differing(old.values()) | _differing(new) | {*may_differ}
     _refuse_common_changes(old.values(), new, own, directory)
@@ -49,7 +48,7 @@ def plan_jobs(
 
     names = {identity(leaves): name for name, leaves in old.items()}
     tasks, planned = dict[str, Task](), list[Task]()
-    taken = {name.casefold() for name in there}  # some disks tell no a from A
+    taken = {name.casefold() for name in before.jobs}  # some disks tell no a from A
     for request, leaves in zip(wanted, new, strict=True):
         name = names.get(identity(leaves))
         if name is None:
@@ -59,7 +58,7 @@ def plan_jobs(
             names[identity(leaves)] = name
             taken.add(name.casefold())
         if name not in tasks:
-            tasks[name] = _plan_job(name, there.get(name), request, directory, retry)
+            tasks[name] = _plan_job(name, before.jobs.get(name), request, directory, retry)
         planned.append(tasks[name])
     return planned
 

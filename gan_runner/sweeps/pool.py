@@ -202,6 +202,8 @@ class Pool:
         job.seconds += time.monotonic() - running.begun
         said = reason_in(running.log, running.log_begin)
         job.state, job.reason = how_it_ended(running.ended, running.process.exitcode, running.stopped_because, said)
+        if job.state == "completed":
+            job.step = job.steps  # also where it was so before, and nothing was known of it
         if job.state == "refused":
             remove_if_unused(self.directory / task.name)
         if any(full in (job.reason or "") for full in DISK_FULL):

@@ -157,7 +157,7 @@ def test_jobs_are_found_by_their_configuration(tmp_path):
 
 def test_the_same_value_written_in_two_ways_is_one_job(tmp_path):
     one, other = request({"seed": "1"}, seed=1), request({"seed": "01"}, seed=1)
-    first, second = plan_jobs(None, [one, other], tmp_path, [])
+    first, second = plan_jobs(swept_before(), [one, other], tmp_path, [])
     assert first is second
 
 
@@ -172,7 +172,7 @@ def test_a_change_of_what_is_common_to_all_is_refused(tmp_path):
 
 def test_a_name_that_another_job_has_gets_a_hash(tmp_path):
     wanted = [request({"x": x}, x=x) for x in ("A", "a")]  # some disks tell no a from A
-    first, second = plan_jobs(None, wanted, tmp_path, [])
+    first, second = plan_jobs(swept_before(), wanted, tmp_path, [])
     assert first.name == "x-A"
     assert re.fullmatch("x-a-[0-9a-f]{8}", second.name)
 

@@ -13,10 +13,12 @@ from gan_runner.config.composition import JobRequest, parse
 from gan_runner.config.schema import Searching
 from gan_runner.errors import UserError
 from gan_runner.names import job_name
-from gan_runner.sweeps.findings import read_findings
+from gan_runner.sweeps.findings import Findings, read_findings
 from gan_runner.sweeps.halving import Rungs
 from gan_runner.sweeps.jobs import State, Sweep
 from gan_runner.sweeps.plan import Task, plan_jobs
+from gan_runner.sweeps.report.page import Table, Text
+from gan_runner.sweeps.report.search import found_by_search
 from gan_runner.sweeps.search import Search
 from gan_runner.sweeps.space import Space, dimension
 from gan_runner.sweeps.study import JOURNAL, Study, require_optuna
@@ -27,6 +29,12 @@ Objective = Callable[[Mapping[str, str]], float | str | None]  # a value, or the
 
 def distance(values: Mapping[str, str]) -> float:
     return abs(math.log10(float(values["lr"])) + 3)
+
+
+def findings(directory: Path) -> Findings:
+    found = read_findings(directory)
+    assert found is not None
+    return found
 
 
 class Steps:
@@ -122,21 +130,23 @@ def test_a_search_asks_and_tells_until_its_budget_is_used_up(tmp_path):
         assert name == job_name(values)
         assert trial.value == distance(values)
     best = min(lab.trials, key=lambda trial: trial.value or 0)
-    found = read_findings(tmp_path)
-    assert found["objective"] == {"figure": "metric/m", "goal": "min"}
-    assert found["space"] == {"lr": "tag(log,interval(1e-4,1e-2))", "loss": "hinge,lsgan"}
-    assert (found["best"]["number"], found["best"]["value"]) == (best.number, best.value)
-    assert [row["job"] for row in found["trials"]] == lab.started
-    assert found["importances"]["lr"] > 0.9
+    found = findings(tmp_path)
+    assert (found.figure, found.goal) == ("metric/m", "min")
+    assert found.space == {"lr": "tag(log,interval(1e-4,1e-2))", "loss": "hinge,lsgan"}
+    assert found.best_trial is not None
+    assert (found.best, found.best_trial.value) == (best.number, best.value)
+    assert [trial.job for trial in found.trials] == lab.started
+    assert found.importances["lr"] > 0.9
 
 
 def test_the_larger_figure_is_better_where_its_goal_says_so(tmp_path):
     lab = Laboratory(tmp_path, RATE)
     lab.run(lambda values: 10 - distance(values), goal="max")
     best = min(lab.started, key=lambda name: distance(lab.sweep.jobs[name].swept))
-    found = read_findings(tmp_path)["best"]
-    assert found["job"] == best
-    assert found["value"] == 10 - distance(lab.sweep.jobs[best].swept)
+    found = findings(tmp_path).best_trial
+    assert found is not None
+    assert found.job == best
+    assert found.value == 10 - distance(lab.sweep.jobs[best].swept)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -221,10 +231,10 @@ def test_what_gave_no_figure_is_told_as_such(tmp_path, ends, state, value):
     lab.run(lambda _: values.pop(0))
     told = [(trial.state.name, trial.value) for trial in lab.trials]
     assert told == [("COMPLETE", 2.0), (state, value), ("COMPLETE", 1.0), (state, value)]
-    found = read_findings(tmp_path)
-    assert found["best"]["number"] == 2
-    assert [row["value"] for row in found["trials"]] == [2.0, None, 1.0, None]
-    assert found["importances"] == {}  # of two trials nothing can be said
+    found = findings(tmp_path)
+    assert found.best == 2
+    assert [trial.value for trial in found.trials] == [2.0, None, 1.0, None]
+    assert found.importances == {}  # of two trials nothing can be said
     lab.run(distance)  # nothing is left, and nothing is tried again
     assert len(lab.started) == 4
 
@@ -322,7 +332,7 @@ def test_halving_stops_promotes_and_prunes(tmp_path):
     assert kept == [True, True, False, False]
     states: list[State] = ["completed", "completed", "pruned", "pruned"]
     assert [job.state for job in lab.sweep.jobs.values()] == states
-    assert read_findings(tmp_path)["best"]["job"] == "n-1"
+    assert findings(tmp_path).best == 1
     lab.sweep.jobs["n-2"].state = "interrupted"  # killed after it was told, before sweep.json was written
     (tmp_path / "n-2" / "checkpoints").mkdir()
     assert lab.search(Rungs(2, [10])).next() is None
@@ -341,3 +351,26 @@ def come_to_a_rung(lab: Laboratory, search: Search, task: Task, cost: float) -> 
     task.job.state = "interrupted"
     search.ended(task)
     return True
+
+
+@pytest.mark.parametrize("goal", ["min", "max"])
+def test_the_report_tells_the_best_first_and_what_mattered(tmp_path, goal):
+    lab = Laboratory(tmp_path, RATE, LOSS, trials=7)
+    values: list[float | str | None] = [5.0, 3.0, "failed", 4.0, 1.0, 2.0, 6.0]
+    lab.run(lambda _: values.pop(0), goal=goal)
+    said, keys, trials = found_by_search(tmp_path)
+    assert isinstance(said, Text)
+    assert isinstance(keys, Table)
+    assert isinstance(trials, Table)
+    best = {"min": 4, "max": 6}[goal]
+    drawn = findings(tmp_path).trials[best].values
+    assert said.text == (
+        f"7 of 7 trials (tpe); the best is trial {best} with metric/m { ({'min': 1, 'max': 6}[goal]) }: "
+        f"lr={drawn['lr']}, loss={drawn['loss']}."
+    )
+    assert [row[:2] for row in keys.rows] == [["lr", "tag(log,interval(1e-4,1e-2))"], ["loss", "hinge,lsgan"]]
+    assert sum(int(row[2].removesuffix(" %")) for row in keys.rows) in (99, 100, 101)
+    order = [4, 5, 1, 3, 0, 6] if goal == "min" else [6, 0, 3, 1, 5, 4]
+    assert [int(row[0]) for row in trials.rows] == [*order, 2]
+    assert trials.rows[-1][-2:] == ["failed", ""]
+    assert found_by_search(tmp_path / "elsewhere") == []

@@ -104,12 +104,14 @@ def test_a_killed_search_goes_on_to_its_budget(gan_train, environment, tmp_path,
     values = [json.loads((directory / t.user_attrs["job"] / "evaluation.json").read_text())["objective"] for t in after]
     assert [row["value"] for row in found["trials"]] == [trial.value for trial in after]
     assert [row["value"] for row in found["trials"]] == [value["value"] for value in values]
-    assert found["best"]["value"] == min(value["value"] for value in values)
+    best = found["trials"][found["best"]]
+    assert best["value"] == min(value["value"] for value in values)
+    assert f"5 of 5 trials (tpe); the best is trial {found['best']} " in (directory / "report.md").read_text()
 
     again = next(line for line in ended.stdout.splitlines() if line.startswith("again: gan-train "))
     alone = gan_train(*shlex.split(again)[2:], "name=s", "hydra.run.dir=alone")
     assert alone.returncode == 0, alone.stderr
-    assert_same_end(directory / found["best"]["job"], tmp_path / "alone")
+    assert_same_end(directory / best["job"], tmp_path / "alone")
 
 
 def test_a_promoted_trial_ends_as_if_it_had_not_been_stopped(gan_train, environment, tmp_path, slow):
@@ -159,6 +161,7 @@ def test_a_promoted_trial_ends_as_if_it_had_not_been_stopped(gan_train, environm
         ),
         (["hydra/sweeper=search", RATE, "loss=hinge,hing"], "loss=hing: no such loss; did you mean 'hinge'"),
         (["hydra/sweeper=search", RATE, "metric=[]"], "trainer.objective: "),
+        (["hydra/sweeper=search", RATE, "resume=a"], "resume: "),
         (["hydra/sweeper=search", RATE, "hydra/launcher=basic"], "hydra/launcher: a search "),
         (["hparams_search=rings"], "hparams_search=rings: no such hparams_search; did you mean 'ring'"),
     ],
