@@ -15,7 +15,7 @@ from gan_runner.commands.sweep import (
     wait_for_orphans,
 )
 from gan_runner.config.composition import JobRequest, SearchRequest, plain
-from gan_runner.config.schema import Searching, validate
+from gan_runner.config.schema import Config, Searching, validate
 from gan_runner.console import rounded, say
 from gan_runner.errors import UserError
 from gan_runner.status import Status
@@ -42,10 +42,10 @@ def run_search(request: SearchRequest, config_dir: str | None) -> Status:
     _refuse_what_cannot_be_searched(space, settings)
     require_optuna()
     examples = _examples(request, space)
-    refuse_resume(examples)
     rungs = None
     if settings.halving is not None:
-        rungs = Rungs(settings.halving.factor, rungs_of(settings.halving, examples[0].plain["trainer"]))
+        trainer = validate(Config, examples[0].plain).trainer
+        rungs = Rungs(settings.halving.factor, rungs_of(settings.halving, trainer.steps, trainer.evaluate_every))
     if launcher.dry_run:
         _refuse_other_jobs(read_sweep(request.directory), examples, request.directory)
         _show_what_is_left(request.directory, space, settings)
@@ -97,6 +97,9 @@ def _examples(request: SearchRequest, space: Space) -> list[JobRequest]:
     first = {key: values[0] for key, values in ends.items()}
     jobs = [request.job(first)]
     jobs += [request.job({**first, key: value}) for key, values in ends.items() for value in values[1:]]
+    for job in jobs:
+        validate(Config, job.plain)
+    refuse_resume(jobs)
     if not jobs[0].plain["metric"]:
         raise UserError("trainer.objective: a search goes by a figure, and without a metric there is none")
     return jobs

@@ -249,9 +249,8 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
     if not key or len(others) == len(overrides):
         return one_line(error)
     parent, _, name = key.rpartition(".")
-    composed = compose(others, config_name, config_dir)
-    is_hydras = key.startswith("hydra.")
-    node: Any = {"hydra": OmegaConf.to_container(composed.hydra)} if is_hydras else plain(composed)
+    config = compose(others, config_name, config_dir)
+    node: Any = {"hydra": config.hydra} if key.startswith("hydra.") else plain(config)
     for part in parent.split(".") if parent else []:
         if part not in node:
             return f"{key}: no such key; {did_you_mean(part, [k for k in node if k != '_target_'])}"

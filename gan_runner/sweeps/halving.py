@@ -6,19 +6,20 @@ on, so that there is a job that comes to its end.
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from gan_runner.config.schema import Halving as Settings
 from gan_runner.errors import UserError
 
 
-def rungs_of(settings: Settings, trainer: dict[str, Any]) -> list[int]:
-    """The steps first, first·factor, first·factor² … before the last; raises `UserError` where nothing is known yet."""
-    steps, every, key = trainer["steps"], trainer["evaluate_every"], "hydra.sweeper.halving.first"
+def rungs_of(settings: Settings, steps: int, every: int) -> list[int]:
+    """The steps first, first·factor, first·factor² … before the last one, `steps`.
+
+    Raises `UserError` if the first is not, or before the first evaluation; there is one `every` so many steps.
+    """
     first = round(settings.first * steps) if settings.first < 1 else int(settings.first)
     if not every <= first < steps:
         raise UserError(
-            f"{key}={settings.first:g}: the first rung is step {first}; allowed: from the first evaluation, "
+            f"hydra.sweeper.halving.first={settings.first:g}: the first rung is step {first}; allowed: from the first evaluation, "
             f"trainer.evaluate_every={every}, to before the last step, trainer.steps={steps}"
         )
     count = math.ceil(math.log(steps / first, settings.factor)) + 1  # one too many rather than one too few

@@ -36,9 +36,10 @@ class Job(BaseModel):
 
     @property
     def steps(self) -> int:
-        """The step at which it is completed."""
-        steps: int = self.config["trainer"]["steps"]
-        return steps
+        """The step at which it is completed; 0 where the configuration is wrong, which the job itself will say."""
+        trainer = self.config.get("trainer")
+        steps = trainer.get("steps") if isinstance(trainer, dict) else None
+        return int(steps) if isinstance(steps, int | float) else 0
 
 
 class Sweep(BaseModel):

@@ -9,10 +9,6 @@ from gan_runner.errors import UserError
 from gan_runner.sweeps.halving import Rungs, rungs_of
 
 
-def trainer(steps: int, every: int) -> dict[str, int]:
-    return {"steps": steps, "evaluate_every": every}
-
-
 @pytest.mark.parametrize(
     ("first", "factor", "steps", "rungs"),
     [
@@ -24,13 +20,13 @@ def trainer(steps: int, every: int) -> dict[str, int]:
     ],
 )
 def test_rungs(first, factor, steps, rungs):
-    assert rungs_of(Halving(factor=factor, first=first), trainer(steps, 100)) == rungs
+    assert rungs_of(Halving(factor=factor, first=first), steps, every=100) == rungs
 
 
 @pytest.mark.parametrize("first", [99, 0.05, 1000, 2000])
 def test_a_rung_at_which_nothing_is_known_is_refused(first):
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.halving\.first=.*evaluate_every=100.*steps=1000"):
-        rungs_of(Halving(factor=3, first=first), trainer(1000, 100))
+        rungs_of(Halving(factor=3, first=first), steps=1000, every=100)
 
 
 def test_the_best_third_of_those_so_far_goes_on():

@@ -162,6 +162,8 @@ def test_a_promoted_trial_ends_as_if_it_had_not_been_stopped(gan_train, environm
         (["hydra/sweeper=search", RATE, "loss=hinge,hing"], "loss=hing: no such loss; did you mean 'hinge'"),
         (["hydra/sweeper=search", RATE, "metric=[]"], "trainer.objective: "),
         (["hydra/sweeper=search", RATE, "resume=a"], "resume: "),
+        (["hydra/sweeper=search", RATE, "trainer.steps=many"], "trainer.steps: found 'many'"),
+        (["hydra/sweeper=search", RATE, "trainer.batch_size=8,0"], "trainer.batch_size: found 0"),
         (["hydra/sweeper=search", RATE, "hydra/launcher=basic"], "hydra/launcher: a search "),
         (["hparams_search=rings"], "hparams_search=rings: no such hparams_search; did you mean 'ring'"),
     ],
