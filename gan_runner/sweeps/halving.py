@@ -19,8 +19,8 @@ def rungs_of(settings: Settings, steps: int, every: int) -> list[int]:
     first = round(settings.first * steps) if settings.first < 1 else int(settings.first)
     if not every <= first < steps:
         raise UserError(
-            f"hydra.sweeper.halving.first={settings.first:g}: the first rung is step {first}; allowed: from the first evaluation, "
-            f"trainer.evaluate_every={every}, to before the last step, trainer.steps={steps}"
+            f"hydra.sweeper.halving.first={settings.first:g}: the first rung is step {first}; allowed: "
+            f"from the first evaluation, trainer.evaluate_every={every}, to before the last step, trainer.steps={steps}"
         )
     count = math.ceil(math.log(steps / first, settings.factor)) + 1  # one too many rather than one too few
     return [rung for number in range(count) if (rung := first * settings.factor**number) < steps]

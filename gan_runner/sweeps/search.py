@@ -77,6 +77,8 @@ class Search:
             self.open[task.name] = Open(task, [trial.number], is_paused=trial.is_paused)
             return self.open[task.name]
         else:
+            if task.job.state != self.sweep.jobs[task.name].state:  # it ended after the sweep was killed
+                self.watcher.changed(task)
             self._tell(task, [trial.number])
         return None
 

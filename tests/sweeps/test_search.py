@@ -194,6 +194,7 @@ def test_a_job_that_ended_before_its_trial_was_told_is_told_now(tmp_path):
     (tmp_path / task.name / "status.json").write_text(json.dumps({"state": "completed", "step": 100}))
     lab.run(distance)
     assert lab.started == [task.name]
+    assert lab.sweep.jobs[task.name].state == "completed"
     assert [trial.value for trial in lab.trials] == [0.25]
 
 
