@@ -261,6 +261,8 @@ def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path):
         (("seed=0,1", "trainer.stpes=5"), "error: trainer.stpes: no such key; did you mean 'steps'?"),
         (("loss=glob(q*)",), "error: loss=glob(q*): stands for nothing"),
         (("trainer.stpes=5,6",), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+        (("seed=0,1", "hydra.launcher.jbos=2"), "error: hydra.launcher.jbos: no such key; did you mean 'jobs'?"),
+        (("seed=0,1", "--cfg", "job"), "error: -m: --cfg and --info show one configuration; leave -m out"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_told_before_anything_is_made(gan_train, tmp_path, words, said):

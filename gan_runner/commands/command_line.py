@@ -40,15 +40,17 @@ def run(command: Command, config_name: str) -> None:
     """Runs `command` with the configuration that the command line describes, and exits with its status."""
     sys.path.insert(0, str(Path.cwd()))  # for a user's own classes; the console script does not add it
     arguments = parse_arguments()
-    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
+    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion")
     status: int
     try:
-        if any(getattr(arguments, option, None) for option in hydra_does):
+        if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
+            if arguments.multirun and {"cfg", "info"} & {*asked}:
+                raise UserError("-m: --cfg and --info show one configuration; leave -m out")
             if arguments.resolve:  # here a mistake is one line, with Hydra a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
-            if arguments.multirun:
-                sys.exit(_sweep(command, arguments, config_name))
             sys.exit(_leave_to_hydra(command, config_name))
+        if arguments.multirun:
+            sys.exit(_sweep(command, arguments, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
         # Overrides next to `resume` change that run's configuration, which may have keys that the defaults lack.
