@@ -131,7 +131,7 @@ def test_a_promoted_trial_ends_as_if_it_had_not_been_stopped(gan_train, environm
         file = directory / "lr-1e-05/metrics.jsonl"
         return file.exists() and file.stat().st_size > 0
 
-    assert signal_when(fourth_runs, signal.SIGINT, words, environment, tmp_path) == 75
+    assert signal_when(fourth_runs, signal.SIGTERM, words, environment, tmp_path) == 75
     stopped = jobs(directory)["lr-0.0003"]
     assert (stopped["state"], stopped["reason"]) == ("interrupted", "not among the best 1/2 at step 60")
     assert 60 <= stopped["step"] < 120
