@@ -13,9 +13,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
-from gan_runner.config.schema import SideBySide, validate
+from gan_runner.config.schema import OnSlurm, SideBySide, validate
 from gan_runner.config.trust import foreign_packages
 from gan_runner.console import say
+from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.paths import CONF
 from gan_runner.runs.directory import in_use
@@ -24,11 +25,12 @@ from gan_runner.sweeps.foreign import run_elsewhere
 from gan_runner.sweeps.job import GRACE, Order
 from gan_runner.sweeps.jobs import Sweep, SweepDirectory, objective_of, read_sweep
 from gan_runner.sweeps.plan import Task, plan_jobs
-from gan_runner.sweeps.pool import Pool, Running, Source
-from gan_runner.sweeps.view import View, table_of_jobs, table_of_tasks
+from gan_runner.sweeps.pool import Pool, Source
+from gan_runner.sweeps.slurm import Slurm, refuse_without_slurm
+from gan_runner.sweeps.view import Shown, View, table_of_jobs, table_of_tasks
 from gan_runner.tables import show
 
-LOCAL = CONF / "hydra/launcher/local.yaml"
+LOCAL, SLURM = (OmegaConf.load(CONF / "hydra/launcher" / f"{name}.yaml") for name in ("local", "slurm"))
 TRAIN = "gan_runner.train:train"
 PRELOAD = ["gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
 
@@ -59,7 +61,7 @@ class Account:
         self.directory.write(self.sweep)
         self.view.changed(task)
 
-    def show(self, running: Sequence[Running]) -> None:
+    def show(self, running: Sequence[Shown]) -> None:
         self.view.show(running)
 
 
@@ -68,17 +70,16 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
 
     Raises `UserError`.
     """
-    launcher, defaults = request.config.hydra.launcher, OmegaConf.load(LOCAL)
-    is_local = launcher._target_ == defaults._target_
-    chosen: Any = OmegaConf.to_container(launcher if is_local else defaults, resolve=True)
-    del chosen["_target_"]
-    settings: SideBySide = validate(SideBySide, chosen, "hydra.launcher")
+    launcher = request.config.hydra.launcher
+    settings = _settings(launcher)
     before = read_sweep(request.directory)
     tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
     unique = list({task.name: task for task in tasks}.values())
     if settings.dry_run:
         show(*table_of_tasks(unique))
         return Status.COMPLETED, tasks
+    if isinstance(settings, OnSlurm):
+        refuse_without_slurm()
     with closing(SweepDirectory(request.directory)) as directory:
         jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
         sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*request.jobs[0].swept], jobs=jobs)
@@ -86,17 +87,28 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
         for task in unique:
             if not task.to_do:
                 say(f"{task.name}: {task.job.state}, {task.why}")
-        _wait_for_orphans([directory.path / task.name for task in to_do])
         view = View(directory.path, sweep.jobs, to_do)
         account = Account(directory, sweep, view)
         try:
-            if is_local:
+            if isinstance(settings, OnSlurm):
+                interrupted = _run_on_slurm(account, settings, to_do)
+            elif launcher._target_ == LOCAL._target_:
+                _wait_for_orphans(directory, to_do)
                 interrupted = run_side_by_side(account, settings, Grid(to_do))
             else:
+                _wait_for_orphans(directory, to_do)
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
         finally:
             view.close()
         return _end(account, unique, interrupted), tasks
+
+
+def _settings(launcher: DictConfig) -> SideBySide | OnSlurm:
+    """Those of a launcher of ours; of another, the defaults of `local`. Raises `UserError`."""
+    ours = {LOCAL._target_: SideBySide, SLURM._target_: OnSlurm}
+    chosen: Any = OmegaConf.to_container(launcher if launcher._target_ in ours else LOCAL, resolve=True)
+    settings: SideBySide | OnSlurm = validate(ours[chosen.pop("_target_")], chosen, "hydra.launcher")
+    return settings
 
 
 def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
@@ -113,6 +125,34 @@ def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> 
         except OSError as error:
             say(f"error: the sweep cannot go on: {error.strerror or error}")
     return pool.stops > 0
+
+
+def _run_on_slurm(account: Account, settings: OnSlurm, to_do: Sequence[Task]) -> bool:
+    """Runs jobs on a cluster; returns whether the sweep was asked to stop before its end. Raises `UserError`."""
+    slurm = Slurm(account.directory.path, settings, TRAIN, account)
+
+    def stop() -> None:
+        say(
+            "stopping: jobs save themselves or leave the queue; once more to cancel them"
+            if not slurm.stops
+            else "cancelling"
+        )
+        slurm.ask_to_stop()
+
+    with on_stop_signal(stop, once=False):
+        try:
+            new = slurm.take_on(to_do)
+            _wait_for_orphans(account.directory, new)
+            if new:
+                slurm.submit(new)
+            account.directory.write(account.sweep)
+            slurm.follow()
+        except UserError:
+            account.directory.remove_if_empty()
+            raise
+        except OSError as error:
+            say(f"error: the sweep cannot go on: {error.strerror or error}")
+    return slurm.stops > 0
 
 
 def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None, to_do: Sequence[Task]) -> bool:
@@ -155,9 +195,9 @@ def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
     return Status.COMPLETED if states == {"completed"} else Status.FAILED
 
 
-def _wait_for_orphans(paths: Sequence[Path]) -> None:
+def _wait_for_orphans(directory: SweepDirectory, tasks: Sequence[Task]) -> None:
     """Waits while jobs of a sweep that was killed save themselves."""
-    end, told = time.monotonic() + GRACE, False
+    end, told, paths = time.monotonic() + GRACE, False, [directory.path / task.name for task in tasks]
     while time.monotonic() < end and any(map(in_use, paths)):
         if not told:
             say("waiting for jobs of the sweep before, which are saving themselves")
