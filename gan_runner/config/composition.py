@@ -104,7 +104,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | 
     jobs = []
     for chosen in itertools.product(*(_choices(override) for override in by_key.values())):
         words = dict(zip(by_key, chosen, strict=True))
-        own = [word for key, word in words.items() if not key.startswith(("hydra.", "hydra/"))]
+        own = [word for key, word in words.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))]
         values = {key.lstrip("+"): words[key].removeprefix(f"{key}=") for key in swept}
         jobs.append(JobRequest(values, own, plain(compose(chosen, config_name, config_dir))))
     directory = Path(first.hydra.sweep.dir).expanduser()

@@ -1,20 +1,21 @@
 """The jobs of a sweep as jobs of SLURM: handing them in, following them to their end, stopping them."""
 
 import importlib.util
+import io
 import json
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from gan_runner.config.schema import OnSlurm, validate
 from gan_runner.console import say
-from gan_runner.errors import UserError, last_line
+from gan_runner.errors import UserError, last_line, one_line
 from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import read_json
 from gan_runner.status import Status
@@ -40,12 +41,14 @@ WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 PAUSE_OF_STOP = 2.0  # seconds between two looks while the jobs save themselves
 LOOK = 0.5  # seconds between two pictures of the sweep
 # The end of each job's script. One that has saved itself before its end goes back into the queue, unless it is being
-# cancelled; this is outside of a container, in which there may be no scontrol.
+# cancelled. This is outside of a container, in which there may be no scontrol. An array's last job has the number of
+# the array, so its place in the array has to be named as well.
 REQUEUE = """\
 status=$?
+job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
 if [ $status = {interrupted} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ] &&
-   [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then
-    scontrol requeue $SLURM_JOB_ID
+   [ "$(squeue --noheader --jobs=$job --format=%T)" = RUNNING ]; then
+    scontrol requeue $job
 fi
 exit $status"""
 
@@ -159,17 +162,18 @@ class Slurm:
         try:
             executor = SlurmExecutor(self.folder, python=self.settings.python)
             executor.update_parameters(**parameters(self.settings, self.directory.name))
-            handed_in = executor.map_array(run_on_node, orders, [Path.cwd()] * len(orders))
+            with redirect_stderr(io.StringIO()):  # it would print what the error says
+                handed_in = executor.map_array(run_on_node, orders, [Path.cwd()] * len(orders))
         except (FailedJobError, FailedSubmissionError, RuntimeError, ValueError) as error:
             if is_new:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            raise UserError(f"hydra/launcher=slurm: the jobs were not taken: {last_line(error)}") from error
+            raise UserError(f"hydra/launcher=slurm: the jobs were not taken: {one_line(error)}") from error
         ids = self._ids() | {task.name: job.job_id for task, job in zip(tasks, handed_in, strict=True)}
         write_atomically(self.folder / "submitted.json", json.dumps(ids).encode())
         for task in tasks:
             task.job.state, task.job.reason, task.job.attempts = "waiting", None, task.job.attempts + 1
             self.submitted.append(Submitted(task, ids[task.name]))
-        say(f"{len(tasks)} jobs wait in SLURM's queue as {handed_in[0].job_id.partition('_')[0]}")
+        say(f"jobs handed to SLURM as {handed_in[0].job_id.partition('_')[0]}: {len(tasks)}")
 
     def _ids(self) -> dict[str, str]:
         """By the names of the sweep's jobs."""
