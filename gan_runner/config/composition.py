@@ -211,7 +211,8 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
     if not key or len(others) == len(overrides):
         return one_line(error)
     parent, _, name = key.rpartition(".")
-    node: Any = plain(compose(others, config_name, config_dir))
+    config = compose(others, config_name, config_dir)
+    node: Any = {"hydra": OmegaConf.to_container(config.hydra)} if key.startswith("hydra.") else plain(config)
     for part in parent.split(".") if parent else []:
         if part not in node:
             return f"{key}: no such key; {did_you_mean(part, [k for k in node if k != '_target_'])}"

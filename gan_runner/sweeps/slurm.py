@@ -35,7 +35,7 @@ ENDED = {  # SLURM's states that nothing follows, and what they mean for a job t
     "BOOT_FAIL": "its node did not start",
     "PREEMPTED": "preempted before it could save itself",
     "REVOKED": "revoked",
-    "": "SLURM does not know it any more",
+    "": "is not in the queue any more; cancelled?",  # of a job that waited, SLURM may keep nothing
 }
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 PAUSE_OF_STOP = 2.0  # seconds between two looks while the jobs save themselves

@@ -196,7 +196,8 @@ def test_no_job_harms_another(sweep, moody):  # noqa: F811
     assert reasons["mood-raises"] == "after step 15: no luck"
     assert reasons["mood-exits"] == "after step 15: sys.exit(3) was called"
     assert reasons["mood-killed"] == "was killed by SIGKILL (out of memory?)"
-    assert reasons["mood-fine"] == f"cancelled (job {sweep.ids()['mood-fine']} of SLURM)"
+    assert "cancelled" in reasons["mood-fine"]
+    assert sweep.ids()["mood-fine"] in reasons["mood-fine"]
     (moody / "bad").unlink()
     assert sweep.end(*words)[0] == 0
 
