@@ -22,7 +22,7 @@ def job_name(swept: Mapping[str, str]) -> str:
     """
     if not swept:
         return "job"
-    labels = dict(zip(swept, _shortest_ends(swept), strict=True))
+    labels = dict(zip(swept, shortest_ends(swept), strict=True))
     name = "_".join(f"{labels[key]}-{value}" for key, value in swept.items())
     could_be_read_otherwise = any(f"_{label}-" in value for label in labels.values() for value in swept.values())
     if _is_name(name) and all(map(_PLAIN.fullmatch, swept.values())) and not could_be_read_otherwise:
@@ -30,8 +30,8 @@ def job_name(swept: Mapping[str, str]) -> str:
     return with_hash(name, json.dumps(dict(swept)))
 
 
-def _shortest_ends(keys: Iterable[str]) -> list[str]:
-    """`lr` for optimizer.generator.lr; `generator.lr` where another key ends in `lr`, too."""
+def shortest_ends(keys: Iterable[str]) -> list[str]:
+    """What to call each key: `lr` for optimizer.generator.lr; `generator.lr` where another key ends in `lr`, too."""
     parts = [re.sub(r"[^A-Za-z0-9_.-]+", ".", key).strip(".").split(".") for key in keys]
     ends = []
     for place, own in enumerate(parts):

@@ -75,7 +75,7 @@ class Record:
         finally:
             watch.logger.close()
         if status != Status.INTERRUPTED:  # a stop is answered at once
-            report_at_the_end(write_run_report, self.directory.path, foreign_packages(self.plan.plain))
+            report_at_the_end(write_run_report, self.directory.path)
         self.report(status, watch)
         return status
 

@@ -17,7 +17,6 @@ class ReportSettings(Section):
 
     run: Folder | None
     runs: Folder | None
-    trust: list[str]
 
 
 def write_report(plain: Mapping[str, Any]) -> int:
@@ -27,9 +26,9 @@ def write_report(plain: Mapping[str, Any]) -> int:
     """
     settings = validate(ReportSettings, plain)
     if settings.run is not None and settings.runs is None:
-        report = write_run_report(Path(settings.run).expanduser(), settings.trust)
+        report = write_run_report(Path(settings.run).expanduser())
     elif settings.runs is not None and settings.run is None:
-        report = write_sweep_report(Path(settings.runs).expanduser(), settings.trust)
+        report = write_sweep_report(Path(settings.runs).expanduser())
     else:
         raise UserError("run: name one run directory with run=…, or a folder of runs, such as a sweep's, with runs=…")
     print(report.markdown)

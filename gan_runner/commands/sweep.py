@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
 from gan_runner.config.schema import OnSlurm, SideBySide, validate
-from gan_runner.config.trust import foreign_packages
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
@@ -66,30 +65,34 @@ class Account:
 
 
 def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, list[Task]]:
-    """The whole of a sweep: what is left to do of it, and its table; the exit status and the jobs.
+    """The whole of a sweep: what is left to do of it, and its table; the exit status and a task for each job asked for.
 
     Raises `UserError`.
     """
+    if any(job.plain["resume"] is not None for job in request.jobs):
+        raise UserError("resume: goes on with one run; the same command goes on with a sweep")
     launcher = request.config.hydra.launcher
     settings = _settings(launcher)
-    before = read_sweep(request.directory)
-    tasks = plan_jobs(before, request.jobs, request.directory, settings.retry)
-    unique = list({task.name: task for task in tasks}.values())
     if settings.dry_run:
-        show(*table_of_tasks(unique))
+        tasks = plan_jobs(read_sweep(request.directory), request.jobs, request.directory, settings.retry)
+        show(*table_of_tasks(tasks))
         return Status.COMPLETED, tasks
     if isinstance(settings, OnSlurm):
         refuse_without_slurm()
     with closing(SweepDirectory(request.directory)) as directory:
-        jobs = (before.jobs if before is not None else {}) | {task.name: task.job for task in tasks}
-        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=[*request.jobs[0].swept], jobs=jobs)
-        to_do = [task for task in unique if task.to_do]
-        for task in unique:
-            if not task.to_do:
-                say(f"{task.name}: {task.job.state}, {task.why}")
-        view = View(directory.path, sweep.jobs, to_do)
-        account = Account(directory, sweep, view)
         try:
+            before = read_sweep(directory.path)
+            tasks = plan_jobs(before, request.jobs, directory.path, settings.retry)
+        except UserError:
+            directory.remove_if_empty()
+            raise
+        swept = list(dict.fromkeys([*before.swept, *request.jobs[0].swept]))
+        jobs = before.jobs | {task.name: task.job for task in tasks}
+        sweep = Sweep(command=["gan-train", *sys.argv[1:]], swept=swept, jobs=jobs)
+        to_do = [task for task in {task.name: task for task in tasks}.values() if task.to_do]
+        _begin(directory, sweep, tasks)
+        with closing(View(directory.path, jobs, to_do)) as view:
+            account = Account(directory, sweep, view)
             if isinstance(settings, OnSlurm):
                 interrupted = _run_on_slurm(account, settings, to_do)
             elif launcher._target_ == LOCAL._target_:
@@ -98,9 +101,7 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
             else:
                 _wait_for_orphans(directory, to_do)
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
-        finally:
-            view.close()
-        return _end(account, unique, interrupted), tasks
+        return _end(account, tasks, interrupted), tasks
 
 
 def _settings(launcher: DictConfig) -> SideBySide | OnSlurm:
@@ -132,20 +133,15 @@ def _run_on_slurm(account: Account, settings: OnSlurm, to_do: Sequence[Task]) ->
     slurm = Slurm(account.directory.path, settings, TRAIN, account)
 
     def stop() -> None:
-        say(
-            "stopping: jobs save themselves or leave the queue; once more to cancel them"
-            if not slurm.stops
-            else "cancelling"
-        )
+        first = "stopping: jobs save themselves or leave the queue; once more to cancel them"
+        say("cancelling" if slurm.stops else first)
         slurm.ask_to_stop()
 
     with on_stop_signal(stop, once=False):
         try:
-            new = slurm.take_on(to_do)
-            _wait_for_orphans(account.directory, new)
-            if new:
+            if new := slurm.take_on(to_do):
+                _wait_for_orphans(account.directory, new)
                 slurm.submit(new)
-            account.directory.write(account.sweep)
             slurm.follow()
         except UserError:
             account.directory.remove_if_empty()
@@ -174,35 +170,41 @@ def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None,
     return interrupted
 
 
+def _begin(directory: SweepDirectory, sweep: Sweep, tasks: Sequence[Task]) -> None:
+    """Writes down what is to be done, and says what is not."""
+    directory.write(sweep)
+    for task in tasks:
+        if not task.to_do:
+            say(f"{task.name}: {task.job.state}, {task.why}")
+
+
+def _wait_for_orphans(directory: SweepDirectory, tasks: Sequence[Task]) -> None:
+    """Waits while jobs of a sweep that was killed save themselves."""
+    end, told = time.monotonic() + GRACE, False
+    while any(in_use(directory.path / task.name) for task in tasks) and time.monotonic() < end:
+        if not told:
+            say("waiting for jobs of the sweep before, which are saving themselves")
+            told = True
+        time.sleep(0.1)
+
+
 def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
-    """The table of all jobs, and the exit status."""
+    """The table of all jobs, the report, and the exit status."""
     directory, jobs = account.directory, account.sweep.jobs
     states = {jobs[task.name].state for task in tasks}
     show(*table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
-    if interrupted:
+    if interrupted and states != {"completed"}:
         say("the same command goes on with this sweep")
-    else:
-        from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
-
-        trust = {package for job in jobs.values() for package in foreign_packages(job.config)}
-        report_at_the_end(write_sweep_report, directory.path, sorted(trust))
-    print(directory.path)
-    if interrupted:
+        print(directory.path)
         return Status.INTERRUPTED
+    from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
+
+    report_at_the_end(write_sweep_report, directory.path)
+    print(directory.path)
     return Status.COMPLETED if states == {"completed"} else Status.FAILED
-
-
-def _wait_for_orphans(directory: SweepDirectory, tasks: Sequence[Task]) -> None:
-    """Waits while jobs of a sweep that was killed save themselves."""
-    end, told, paths = time.monotonic() + GRACE, False, [directory.path / task.name for task in tasks]
-    while time.monotonic() < end and any(map(in_use, paths)):
-        if not told:
-            say("waiting for jobs of the sweep before, which are saving themselves")
-            told = True
-        time.sleep(0.1)
 
 
 def launch(config: DictConfig, jobs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

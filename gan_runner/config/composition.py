@@ -212,7 +212,7 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
         return one_line(error)
     parent, _, name = key.rpartition(".")
     config = compose(others, config_name, config_dir)
-    node: Any = {"hydra": OmegaConf.to_container(config.hydra)} if key.startswith("hydra.") else plain(config)
+    node: Any = {"hydra": config.hydra} if key.startswith("hydra.") else plain(config)
     for part in parent.split(".") if parent else []:
         if part not in node:
             return f"{key}: no such key; {did_you_mean(part, [k for k in node if k != '_target_'])}"

@@ -27,17 +27,7 @@ class RunDirectory:
     """An existing run directory, locked by this process."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise UserError(f"{path}: nothing can be written there: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip()
-            os.close(self._lock)
-            raise UserError(f"{path}: is in use by another run (process {holder or 'unknown'})") from None
+        self.path, self._lock = path, lock(path, "is in use by another run")
 
     @classmethod
     def create(cls, path: Path, unique: bool) -> "RunDirectory":
@@ -59,8 +49,7 @@ class RunDirectory:
 
     def write_pid(self) -> None:
         """Writes this process's id into the lock, for the message to others. Not before nothing can refuse the run."""
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        write_pid(self._lock)
 
     def write_config(self, plain: Mapping[str, Any]) -> None:
         """Writes the resolved configuration, which identifies the run."""
@@ -73,6 +62,27 @@ class RunDirectory:
     def close(self) -> None:
         """Unlocks the directory."""
         os.close(self._lock)
+
+
+def lock(path: Path, taken: str) -> int:
+    """Locks a directory until the descriptor that is returned is closed; `UserError` if another process has done so."""
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"{path}: nothing can be written there: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise UserError(f"{path}: {taken} (process {holder or 'unknown'})") from None
+    return descriptor
+
+
+def write_pid(descriptor: int) -> None:
+    """Writes this process's id into a lock, for the message to others."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def is_run(path: Path) -> bool:
@@ -99,10 +109,11 @@ def is_taken(path: Path) -> bool:
     return any(not file.name.startswith(".") and file.name != "log.txt" for file in path.iterdir())
 
 
-def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
+def read_run(path: Path, trust: Sequence[str] | None, key: str) -> dict[str, Any]:
     """The configuration of the run in `path`. Anyone may have made that directory, so nothing in it is executed.
 
-    `key` is the key that named it. Raises `UserError` at the first file that no run leaves, before reading any more.
+    `key` is the key that named it; `trust` are the packages of which it may name classes, None where none will be
+    imported. Raises `UserError` at the first file that no run leaves, before reading any more.
     """
     if not is_run(path):
         raise UserError(f"{key}={path}: is no run directory, there is no config.yaml in it")
@@ -111,7 +122,8 @@ def read_run(path: Path, trust: Sequence[str], key: str) -> dict[str, Any]:
             raise UserError(f"{file}: is {what}, which no run leaves; nothing in {path} was loaded")
     file = path / "config.yaml"
     plain = _read(file, _parse_config)
-    refuse_foreign_targets(plain, trust, str(file))
+    if trust is not None:
+        refuse_foreign_targets(plain, trust, str(file))
     try:
         validate(Config, plain)
     except UserError as error:

@@ -111,12 +111,14 @@ def _redirect_output(log_file: Path) -> None:
 
 def _report(sweep: Connection) -> None:
     """Tells the sweep of each progress; when the sweep is gone, has the job save itself, and ends it."""
-    while not sweep.poll(TICK):  # the sweep sends nothing: what can be read is that its end is closed
-        if heartbeat.has_moved():
-            try:
+    moved = True
+    with suppress(OSError):
+        while True:
+            if moved:
                 sweep.send(Progress(heartbeat.step()))
-            except OSError:
+            if sweep.poll(TICK):  # the sweep sends nothing: what can be read is that its end is closed
                 break
+            moved = heartbeat.has_moved()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os.killpg(0, signal.SIGKILL)

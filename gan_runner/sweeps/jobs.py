@@ -1,6 +1,5 @@
 """The jobs of a sweep and what became of them: sweep.json, locked by the command that is at work on it."""
 
-import fcntl
 import json
 import os
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from gan_runner.config.schema import validate
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
-from gan_runner.runs.directory import is_run, read_json, read_objective
+from gan_runner.runs.directory import is_run, lock, read_json, read_objective, write_pid
 
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
 State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted"]
@@ -35,9 +34,10 @@ class Job(BaseModel):
 
     @property
     def steps(self) -> int:
-        """The step at which it is completed."""
-        steps: int = self.config["trainer"]["steps"]
-        return steps
+        """The step at which it is completed; 0 where the configuration is wrong, which the job itself will say."""
+        trainer = self.config.get("trainer")
+        steps = trainer.get("steps") if isinstance(trainer, dict) else None
+        return int(steps) if isinstance(steps, int | float) else 0
 
 
 class Sweep(BaseModel):
@@ -58,17 +58,10 @@ class SweepDirectory:
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(f"{path}: cannot make the directory of the sweep: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 64, 0).decode(errors="replace").strip()
-            os.close(self._lock)
-            raise UserError(f"{path}: another command is at work on this sweep (process {holder})") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock(path, "another command is at work on this sweep")
+        write_pid(self._lock)
 
     def write(self, sweep: Sweep) -> None:
         """Writes sweep.json."""
@@ -89,12 +82,10 @@ class SweepDirectory:
         os.close(self._lock)
 
 
-def read_sweep(path: Path) -> Sweep | None:
-    """The sweep in `path`, None if there is none. Raises `UserError`."""
+def read_sweep(path: Path) -> Sweep:
+    """The sweep in `path`, one without jobs if there is none. Raises `UserError`."""
     file = path / "sweep.json"
-    if not file.exists():
-        return None
-    content = read_json(file)
+    content = read_json(file) or {"command": [], "swept": [], "jobs": {}}
     sweep: Sweep = validate(Sweep, content, str(file))
     for name, job in sweep.jobs.items():
         job.config = content["jobs"][name]["config"]  # letter for letter: `validate` makes 1 of 1.0

@@ -21,14 +21,19 @@ def visible_gpus() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def gpus_wanted(device: Mapping[str, Any], gpus: Sequence[str]) -> list[str] | int:
-    """The GPUs that a configuration's `device` names by number, otherwise how many of them it takes."""
-    if not gpus or device["kind"] in ("cpu", "mps"):
+def gpus_wanted(config: Mapping[str, Any], gpus: Sequence[str]) -> list[str] | int:
+    """The GPUs that a configuration names by number, otherwise how many of them it takes.
+
+    The configuration may be wrong, which the job itself will say.
+    """
+    device = config.get("device") or {}
+    kind, numbers = device.get("kind"), device.get("device_ids")
+    if not gpus or kind in ("cpu", "mps"):
         return 0
-    if device["device_ids"]:
-        return [gpus[number] for number in device["device_ids"] if number < len(gpus)]
-    several = {"ddp": device["processes"] or len(gpus), "data_parallel": len(gpus)}
-    return min(several.get(device["kind"], 1), len(gpus))
+    if numbers:
+        return [gpus[number] for number in numbers if number in range(len(gpus))]
+    several = {"ddp": device.get("processes") or len(gpus), "data_parallel": len(gpus)}
+    return min(several.get(str(kind), 1), len(gpus))
 
 
 class Leases:
@@ -53,9 +58,9 @@ class Leases:
         for gpu in gpus:
             self._free[gpu] += 1
 
-    def environment(self, device: Mapping[str, Any], gpus: Sequence[str]) -> dict[str, str]:
+    def environment(self, config: Mapping[str, Any], gpus: Sequence[str]) -> dict[str, str]:
         """What makes a job see its GPUs alone. One that names them by number sees all, so that the numbers fit."""
-        return {} if not gpus or device["device_ids"] else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        return {} if not gpus or config["device"].get("device_ids") else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def threads_for_each(jobs: int) -> int | None:

@@ -25,15 +25,14 @@ class Task:
     why: str = ""  # nothing is done
 
 
-def plan_jobs(before: Sweep | None, wanted: Sequence[JobRequest], directory: Path, retry: Sequence[str]) -> list[Task]:
+def plan_jobs(before: Sweep, wanted: Sequence[JobRequest], directory: Path, retry: Sequence[str]) -> list[Task]:
     """A task for each job of this command, in its order; the same one for a value written in two ways.
 
     Changes nothing on the disk. A job that is there already is found by its configuration, except for keys that a run
     may change and that tell no jobs apart. Raises `UserError` where the command changes what all jobs have in common,
     or would extend what cannot be.
     """
-    there = dict(before.jobs) if before is not None else {}
-    old = {name: _leaves(job.config) for name, job in there.items()}
+    old = {name: _leaves(job.config) for name, job in before.jobs.items()}
     new = [_leaves(request.plain) for request in wanted]
     own = _differing(old.values()) | _differing(new)
     _refuse_common_changes(old.values(), new, own, directory)
@@ -43,7 +42,7 @@ def plan_jobs(before: Sweep | None, wanted: Sequence[JobRequest], directory: Pat
 
     names = {identity(leaves): name for name, leaves in old.items()}
     tasks, planned = dict[str, Task](), list[Task]()
-    taken = {name.casefold() for name in there}  # some disks tell no a from A
+    taken = {name.casefold() for name in before.jobs}  # some disks tell no a from A
     for request, leaves in zip(wanted, new, strict=True):
         name = names.get(identity(leaves))
         if name is None:
@@ -53,7 +52,7 @@ def plan_jobs(before: Sweep | None, wanted: Sequence[JobRequest], directory: Pat
             names[identity(leaves)] = name
             taken.add(name.casefold())
         if name not in tasks:
-            tasks[name] = _plan_job(name, there.get(name), request, directory, retry)
+            tasks[name] = _plan_job(name, before.jobs.get(name), request, directory, retry)
         planned.append(tasks[name])
     return planned
 

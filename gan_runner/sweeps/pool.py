@@ -1,6 +1,7 @@
 """Jobs side by side on this machine, each in a process forked from a server that has imported torch already."""
 
 import errno
+import math
 import multiprocessing
 import os
 import signal
@@ -55,10 +56,10 @@ class Running:
     log: Path
     log_begin: int  # where in log.txt this attempt begins
     begun: float = field(default_factory=time.monotonic)
-    moved: float = field(default_factory=time.monotonic)
+    moved: float = math.inf  # when it last reported progress; the first job waits for the server
     ended: Ended | None = None  # its last report
     stopped_because: str | None = None  # of what the pool stopped it for; "": the whole sweep stops
-    kill_at: float = float("inf")
+    kill_at: float = math.inf
 
     def stop(self, because: str, grace: float = GRACE) -> None:
         """Asks the job to save itself and stop; after `grace` seconds it is killed."""
@@ -128,8 +129,7 @@ class Pool:
         task = self.waiting.popleft() if self.waiting else source.next()
         if task is None:
             return False
-        device = task.job.config["device"]
-        gpus = self.leases.take(gpus_wanted(device, self.leases.gpus))
+        gpus = self.leases.take(gpus_wanted(task.job.config, self.leases.gpus))
         if gpus is None:
             self.waiting.appendleft(task)  # no other overtakes it
             return False
@@ -140,7 +140,7 @@ class Pool:
     def _start(self, task: Task, gpus: list[str]) -> None:
         job, directory = task.job, self.directory / task.name
         directory.mkdir(exist_ok=True)
-        environment = self.leases.environment(job.config["device"], gpus)
+        environment = self.leases.environment(job.config, gpus)
         order = Order(self.command, job.config, job.swept, directory, self.threads, environment)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=run_job, args=(order, theirs), name=task.name)
@@ -195,6 +195,8 @@ class Pool:
         job.seconds += time.monotonic() - running.begun
         said = reason_in(running.log, running.log_begin)
         job.state, job.reason = how_it_ended(running.ended, running.process.exitcode, running.stopped_because, said)
+        if job.state == "completed":
+            job.step = job.steps  # also where it was so before, and nothing was known of it
         if job.state == "refused":
             remove_if_unused(self.directory / task.name)
         if any(full in (job.reason or "") for full in DISK_FULL):

@@ -79,7 +79,7 @@ class View:
         rows = []
         for one in running[:SHOWN]:
             job = one.task.job
-            bar = "━" * round(20 * job.step / job.steps)
+            bar = "━" * round(20 * job.step / max(job.steps, 1))
             value = objective_of(self.directory / one.task.name)
             time_so_far = duration(time.monotonic() - one.begun)
             rows.append([one.task.name, f"{bar:20}", f"{job.step}/{job.steps}", rounded(value), time_so_far])

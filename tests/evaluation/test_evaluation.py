@@ -173,16 +173,22 @@ def test_the_objective_is_returned_and_its_best_checkpoint_kept(tmp_path, every)
     assert again["objective"]["value"] == values[best]  # what the training found stays
 
 
-def test_a_sweep_gets_the_objective(tmp_path, gan_train):
-    """Hydra's sweepers optimize what a job returns; a callback gets it."""
-    (tmp_path / "listening.py").write_text(
-        "from hydra.experimental.callback import Callback\n"
-        "class Listening(Callback):\n"
-        "    def on_job_end(self, config, job_return, **_):\n"
-        "        print('returned', job_return.return_value)\n"
+def test_a_sweeper_that_is_not_ours_gets_the_objective(tmp_path, gan_train):
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins/listening.py").write_text(
+        "from hydra.core.plugins import Plugins\n"
+        "from hydra.plugins.sweeper import Sweeper\n"
+        "class Listening(Sweeper):\n"
+        "    def setup(self, *, hydra_context, task_function, config):\n"
+        "        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)\n"
+        "    def sweep(self, arguments):\n"
+        "        for job in self.launcher.launch([[*arguments, f'seed={seed}'] for seed in (0, 1)], 0):\n"
+        "            print('returned', job.return_value)\n"
     )
-    words = ["-m", "seed=0,1", "hydra.sweep.dir=sweep", "trainer.steps=10", *TINY]
-    done = gan_train(*words, "+hydra.callbacks.listening._target_=listening.Listening")
+    (tmp_path / "groups/hydra/sweeper").mkdir(parents=True)
+    (tmp_path / "groups/hydra/sweeper/listening.yaml").write_text("_target_: hydra_plugins.listening.Listening\n")
+    words = ["-m", "hydra/sweeper=listening", "hydra.sweep.dir=sweep", "trainer.steps=10", *TINY]
+    done = gan_train("--config-dir=groups", *words)
     assert done.returncode == 0, done.stderr
     for run in (tmp_path / "sweep").glob("seed*"):
         assert f"returned {read_objective(run)}\n" in done.stdout

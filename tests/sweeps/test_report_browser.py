@@ -1,7 +1,6 @@
 """Pages as a browser shows them: in light and dark, on a desk and on a phone. Needs Chromium or Chrome."""
 
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -10,11 +9,10 @@ from PIL import Image
 
 from gan_runner.pictures import save
 from gan_runner.sweeps.report.writing import write_run_report, write_sweep_report
+from tests.browser import BROWSER, SETTINGS
 from tests.sweeps.made_up import make_sweep
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a Chromium or Chrome on PATH")
-SETTINGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 FIRST_LIGHT, FIRST_DARK = (0x0B, 0x6F, 0xB8), (0x5D, 0xB3, 0xF5)  # of the first configuration: --c0
 PURPLE = (150, 0, 150)  # of the samples
 

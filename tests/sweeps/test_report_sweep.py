@@ -105,7 +105,7 @@ def test_runs_that_were_measured_otherwise_stand_apart(tmp_path):
     answers = [line for line in markdown.splitlines() if line.startswith("## Answer")]
     assert len(answers) == 5
     assert sum("steps 200" in line for line in answers) == 1
-    assert [row[2] for row in lines(markdown, "metric.pattern.samples=") if "±" in row[1]] == ["2"]
+    assert [row[2] for row in lines(markdown, "samples=") if "±" in row[1]] == ["2"]
 
 
 def test_where_data_lie_and_on_what_they_were_computed_makes_no_other_configuration(tmp_path):

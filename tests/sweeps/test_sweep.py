@@ -117,7 +117,9 @@ def test_no_job_harms_another_and_the_table_says_why(gan_train, moody, monkeypat
 
     with monkeypatch.context() as patch:  # alone, on as many threads
         patch.syspath_prepend(str(moody))
+        sys.modules.pop("mine", None)  # of another test
         assert train(moody / "alone", "+loss.mood=good", "loss._target_=mine.Moody", "name=twelve", *DIGITS) == 0
+        del sys.modules["mine"]
     assert_same_end(moody / "alone", sweep / "mood-good")
 
     again = gan_train(*words, "hydra.launcher.dry_run=true")

@@ -187,9 +187,9 @@ def _read(kind: type[_Kind], path: Path) -> _Kind:
     return found
 
 
-def read_one(path: Path, trust: Sequence[str], key: str = "run", name: str = "", job: StoredJob | None = None) -> Run:
+def read_one(path: Path, key: str = "run", name: str = "", job: StoredJob | None = None) -> Run:
     """The run in `path`, which `key` names. A `job` of a sweep tells its own state. Raises `UserError`."""
-    config = read_run(path, trust, key)
+    config = read_run(path, None, key)  # no class that it names is imported
     rows = read_metrics(path / "metrics.jsonl")
     if any(isinstance(value, int) and not 0 <= value <= LARGEST for row in rows for value in row.values()):
         raise UserError(f"{path / 'metrics.jsonl'}: has a number that no run logs")
@@ -221,7 +221,7 @@ def _as_job(path: Path, origin: Origin) -> StoredJob:
     return StoredJob(state=state, step=status.step, seconds=origin.wall_seconds, reason=reason)
 
 
-def read_several(folder: Path, trust: Sequence[str]) -> Runs:
+def read_several(folder: Path) -> Runs:
     """The jobs of the sweep in `folder`, or, without a sweep.json, the runs in it at any depth. Raises `UserError`.
 
     A run that cannot be read is told of, and does not hide the others.
@@ -235,7 +235,7 @@ def read_several(folder: Path, trust: Sequence[str]) -> Runs:
         job, name = sweep.jobs.get(path.name) if sweep.jobs else None, path.relative_to(folder).as_posix()
         try:
             if job is None or is_run(path):
-                runs.append(read_one(path, trust, "runs", name, job))
+                runs.append(read_one(path, "runs", name, job))
             else:
                 gone = job.state == "completed"
                 state, reason = ("lost", "its directory is gone") if gone else (job.state, job.reason or "")

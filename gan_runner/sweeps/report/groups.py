@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from gan_runner.metrics import Goal
+from gan_runner.names import shortest_ends
 from gan_runner.sweeps.report.collect import Run, StoredFigure
 
 # Keys that change no results, besides the seed. Data of another fingerprint are other data wherever they lie.
@@ -204,5 +205,5 @@ def _without_module(key: str, value: str) -> tuple[str, str]:
 
 
 def label(about: Mapping[str, str]) -> str:
-    """How a configuration is called."""
-    return ", ".join(f"{key}={value}" for key, value in about.items())
+    """How a configuration is called: its keys by their shortest ends, as in the names of jobs."""
+    return ", ".join(f"{key}={value}" for key, value in zip(shortest_ends(about), about.values(), strict=True))

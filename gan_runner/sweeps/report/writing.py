@@ -25,27 +25,23 @@ class Written:
     unreadable: list[str] = field(default_factory=list)  # runs, and why
 
 
-def write_run_report(path: Path, trust: Sequence[str] = ()) -> Written:
-    """Writes report.html and report.md into the run directory `path`. Raises `UserError` and `OSError`.
-
-    `trust` are the packages besides this one and torch whose classes the run names. Nothing of them is executed.
-    """
-    run = read_one(path, trust)
-    return _write(path, run_page(run), {})
+def write_run_report(path: Path) -> Written:
+    """Writes report.html and report.md into the run directory `path`. Raises `UserError` and `OSError`."""
+    return _write(path, run_page(read_one(path)), {})
 
 
-def write_sweep_report(folder: Path, trust: Sequence[str] = ()) -> Written:
+def write_sweep_report(folder: Path) -> Written:
     """Writes report.html, report.md and report.csv into the folder of a sweep or of runs. Raises likewise."""
     from gan_runner.sweeps.report.sweep_page import sweep_page  # imported here: the report on one run needs no scipy
 
-    runs = read_several(folder, trust)
+    runs = read_several(folder)
     return _write(folder, sweep_page(runs), {"report.csv": to_csv(runs)}, runs.unreadable)
 
 
-def report_at_the_end(write: Callable[[Path, Sequence[str]], Written], path: Path, trust: Sequence[str]) -> None:
+def report_at_the_end(write: Callable[[Path], Written], path: Path) -> None:
     """Writes the report on what has just ended, which no fault of a report may harm."""
     try:
-        write(path, trust)
+        write(path)
     except Exception as error:
         say(f"warning: {path}: there is no report on it: {one_line(error)}")
         log_traceback(error)
