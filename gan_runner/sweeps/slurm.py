@@ -123,10 +123,16 @@ def read_states(table: str) -> dict[str, str]:
 
 def _ask(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        # In a session of its own, because a terminal's Ctrl-C is not meant for it.
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, start_new_session=True)
     except subprocess.SubprocessError as error:
         raise OSError(f"{command[0]}: {getattr(error, 'stderr', None) or error}".strip()) from error
     return done.stdout
+
+
+def _scancel(option: str, ids: Sequence[str]) -> None:
+    if ids:
+        subprocess.run(["scancel", option, *ids], check=False, start_new_session=True)
 
 
 class Slurm:
@@ -188,15 +194,15 @@ class Slurm:
     def follow(self) -> None:
         """Returns when all jobs have ended, or stopped."""
         (self.folder / STOP).unlink(missing_ok=True)
-        while self.submitted:
+        while self.submitted and self.stops < 2:
             self._look()
             if self.stops:
-                self._stop()
+                self._ask_jobs_to_stop()
             self._wait()
-            if self.stops > 1:
-                for one in self.submitted:
-                    self._end(one, "")
-                break
+        if self.submitted:
+            _scancel("--quiet", [one.slurm_id for one in self.submitted])
+            for one in [*self.submitted]:
+                self._end(one, "")
 
     def _wait(self) -> None:
         stops, end = self.stops, time.monotonic() + (PAUSE_OF_STOP if self.stops else self.settings.poll)
@@ -253,16 +259,11 @@ class Slurm:
         self.submitted.remove(one)
         self.watcher.changed(one.task)
 
-    def _stop(self) -> None:
-        """Asks SLURM to stop the jobs; again at each look, because one may have begun or gone back in between."""
+    def _ask_jobs_to_stop(self) -> None:
+        """Again at each look, because a job may have begun or gone back in between."""
         (self.folder / STOP).touch()
-        waiting = [one.slurm_id for one in self.submitted if one.task.job.state == "waiting"]
+        _scancel("--state=PENDING", [one.slurm_id for one in self.submitted if one.task.job.state == "waiting"])
         running = [one for one in self.submitted if one.task.job.state == "running" and not one.is_asked_to_stop]
-        commands = [["--state=PENDING", *waiting], ["--signal=TERM", *(one.slurm_id for one in running)]]
-        if self.stops > 1:
-            commands = [["--quiet", *(one.slurm_id for one in self.submitted)]]
-        for words in commands:
-            if len(words) > 1:
-                subprocess.run(["scancel", *words], check=False)
-        for one in running:
+        _scancel("--signal=TERM", [one.slurm_id for one in running])
+        for one in running:  # a second time it would not save itself
             one.is_asked_to_stop = True

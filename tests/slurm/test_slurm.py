@@ -165,6 +165,19 @@ def test_ctrl_c_saves_what_runs_and_takes_the_rest_out_of_the_queue(sweep, undis
         assert_same_end(undisturbed(seed), sweep.path / f"seed-{seed}")
 
 
+def test_ctrl_c_twice_cancels(sweep):
+    process = sweep.begin("-m", "seed=0,1,2", *LONG)
+    sweep.wait_until(lambda: sweep.has_saved("seed-0", "seed-1"), process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "cancelling" in err
+    sweep.wait_until(lambda: sweep.queue() == {})
+    assert processes_in(sweep.folder) == []
+
+
 def test_jobs_go_on_without_the_command_which_finds_them_again(sweep, undisturbed):
     words = ("-m", "seed=0,1,2", *LONG)
     process = sweep.begin(*words)
