@@ -261,6 +261,8 @@ def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path):
         (("seed=0,1", "trainer.stpes=5"), "error: trainer.stpes: no such key; did you mean 'steps'?"),
         (("loss=glob(q*)",), "error: loss=glob(q*): stands for nothing"),
         (("trainer.stpes=5,6",), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+        (("seed=0,1", "hydra.launcher.jbos=2"), "error: hydra.launcher.jbos: no such key; did you mean 'jobs'?"),
+        (("seed=0,1", "--cfg", "job"), "error: -m: --cfg and --info show one configuration; leave -m out"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_told_before_anything_is_made(gan_train, tmp_path, words, said):
@@ -278,7 +280,7 @@ def test_a_sweep_of_which_every_job_is_refused_is_refused(gan_train, tmp_path):
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("words", [("-m", "architecture=mlp_conditional,mlp_points"), ("+hparams_search=mine",)])
+@pytest.mark.parametrize("words", [("-m", "architecture=mlp_conditional,mlp_points"), ("hparams_search=mine",)])
 def test_sweep_goes_on_after_a_refused_job(gan_train, tmp_path, words):
     (tmp_path / "mine/hparams_search").mkdir(parents=True)
     (tmp_path / "mine/hparams_search/mine.yaml").write_text(

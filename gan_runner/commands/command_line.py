@@ -18,7 +18,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_runner.config.composition import Request, compose, compose_sweep, is_grid, parse, parse_arguments, plain
+from gan_runner.config.composition import (
+    Request,
+    SearchRequest,
+    compose,
+    compose_sweep,
+    is_grid,
+    parse,
+    parse_arguments,
+    plain,
+)
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.paths import CONF
@@ -31,15 +40,17 @@ def run(command: Command, config_name: str) -> None:
     """Runs `command` with the configuration that the command line describes, and exits with its status."""
     sys.path.insert(0, str(Path.cwd()))  # for a user's own classes; the console script does not add it
     arguments = parse_arguments()
-    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion", "multirun")
+    hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion")
     status: int
     try:
-        if any(getattr(arguments, option, None) for option in hydra_does):
+        if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
+            if arguments.multirun and {"cfg", "info"} & {*asked}:
+                raise UserError("-m: --cfg and --info show one configuration; leave -m out")
             if arguments.resolve:  # here a mistake is one line, with Hydra a traceback
                 plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
-            if arguments.multirun:
-                sys.exit(_sweep(command, arguments, config_name))
             sys.exit(_leave_to_hydra(command, config_name))
+        if arguments.multirun:
+            sys.exit(_sweep(command, arguments, config_name))
         config_name = arguments.config_name or config_name
         overrides = parse(arguments.overrides)
         # Overrides next to `resume` change that run's configuration, which may have keys that the defaults lack.
@@ -63,9 +74,15 @@ def run(command: Command, config_name: str) -> None:
 
 
 def _sweep(command: Command, arguments: argparse.Namespace, config_name: str) -> int:
-    """Runs the jobs of a sweep: of trainings our own way, of other commands and for other sweepers Hydra's."""
+    """Runs the jobs of a sweep: of trainings our own way, of other commands and for other sweepers Hydra's way."""
     name = arguments.config_name or config_name
     request = compose_sweep(arguments.overrides, name, arguments.config_dir)
+    if isinstance(request, SearchRequest):
+        if config_name != "train":
+            raise UserError("hydra/sweeper=search: searches among trainings, by gan-train alone")
+        from gan_runner.commands.search import run_search
+
+        return run_search(request, arguments.config_dir)
     if config_name != "train" or not is_grid(request.config):
         return _leave_to_hydra(command, config_name)
     from gan_runner.commands.sweep import run_sweep

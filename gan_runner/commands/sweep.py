@@ -46,6 +46,9 @@ class Grid:
     def ended(self, task: Task) -> None:
         """Nothing follows from it."""
 
+    def watch(self, running: Sequence[Shown]) -> None:
+        """Each job comes to its own end."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -69,10 +72,8 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
 
     Raises `UserError`.
     """
-    if any(job.plain["resume"] is not None for job in request.jobs):
-        raise UserError("resume: goes on with one run; the same command goes on with a sweep")
-    launcher = request.config.hydra.launcher
-    settings = _settings(launcher)
+    refuse_resume(request.jobs)
+    is_ours, settings = launcher_settings(request.config)
     if settings.dry_run:
         tasks = plan_jobs(read_sweep(request.directory), request.jobs, request.directory, settings.retry)
         show(*table_of_tasks(tasks))
@@ -95,21 +96,27 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
             account = Account(directory, sweep, view)
             if isinstance(settings, OnSlurm):
                 interrupted = _run_on_slurm(account, settings, to_do)
-            elif launcher._target_ == LOCAL._target_:
-                _wait_for_orphans(directory, to_do)
+            elif is_ours:
+                wait_for_orphans([directory.path / task.name for task in to_do])
                 interrupted = run_side_by_side(account, settings, Grid(to_do))
             else:
-                _wait_for_orphans(directory, to_do)
+                wait_for_orphans([directory.path / task.name for task in to_do])
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
-        return _end(account, tasks, interrupted), tasks
+        return end(account, [task.name for task in tasks], interrupted), tasks
 
 
-def _settings(launcher: DictConfig) -> SideBySide | OnSlurm:
-    """Those of a launcher of ours; of another, the defaults of `local`. Raises `UserError`."""
+def refuse_resume(jobs: Sequence[JobRequest]) -> None:
+    """UserError where jobs would all go on with one run."""
+    if any(job.plain["resume"] is not None for job in jobs):
+        raise UserError("resume: goes on with one run; the same command goes on with a sweep")
+
+
+def launcher_settings(config: DictConfig) -> tuple[bool, SideBySide | OnSlurm]:
+    """Whether the launcher is ours, and its keys: with another, the defaults of `local`. Raises `UserError`."""
     ours = {LOCAL._target_: SideBySide, SLURM._target_: OnSlurm}
-    chosen: Any = OmegaConf.to_container(launcher if launcher._target_ in ours else LOCAL, resolve=True)
-    settings: SideBySide | OnSlurm = validate(ours[chosen.pop("_target_")], chosen, "hydra.launcher")
-    return settings
+    is_ours = config.hydra.launcher._target_ in ours
+    keys: Any = OmegaConf.to_container(config.hydra.launcher if is_ours else LOCAL, resolve=True)
+    return is_ours, validate(ours[keys.pop("_target_")], keys, "hydra.launcher")
 
 
 def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
@@ -140,7 +147,7 @@ def _run_on_slurm(account: Account, settings: OnSlurm, to_do: Sequence[Task]) ->
     with on_stop_signal(stop, once=False):
         try:
             if new := slurm.take_on(to_do):
-                _wait_for_orphans(account.directory, new)
+                wait_for_orphans([slurm.directory / task.name for task in new])
                 slurm.submit(new)
             slurm.follow()
         except UserError:
@@ -178,33 +185,33 @@ def _begin(directory: SweepDirectory, sweep: Sweep, tasks: Sequence[Task]) -> No
             say(f"{task.name}: {task.job.state}, {task.why}")
 
 
-def _wait_for_orphans(directory: SweepDirectory, tasks: Sequence[Task]) -> None:
-    """Waits while jobs of a sweep that was killed save themselves."""
+def wait_for_orphans(paths: Sequence[Path]) -> None:
+    """Waits while jobs of a killed sweep save themselves."""
     end, told = time.monotonic() + GRACE, False
-    while any(in_use(directory.path / task.name) for task in tasks) and time.monotonic() < end:
+    while any(map(in_use, paths)) and time.monotonic() < end:
         if not told:
             say("waiting for jobs of the sweep before, which are saving themselves")
             told = True
         time.sleep(0.1)
 
 
-def _end(account: Account, tasks: Sequence[Task], interrupted: bool) -> Status:
-    """The table of all jobs, the report, and the exit status."""
+def end(account: Account, names: Sequence[str], interrupted: bool, summary: Sequence[str] = ()) -> Status:
+    """The table of all jobs, what else is to be said, the report; the exit status is that of the jobs `names`."""
     directory, jobs = account.directory, account.sweep.jobs
-    states = {jobs[task.name].state for task in tasks}
+    states = {jobs[name].state for name in names}
     show(*table_of_jobs(jobs, directory.path))
     if states == {"refused"}:
         directory.remove_if_empty()
         return Status.REFUSED
     if interrupted and states != {"completed"}:
         say("the same command goes on with this sweep")
-        print(directory.path)
+        print(*summary, directory.path, sep="\n")
         return Status.INTERRUPTED
     from gan_runner.sweeps.report.writing import report_at_the_end, write_sweep_report  # they import torch
 
     report_at_the_end(write_sweep_report, directory.path)
-    print(directory.path)
-    return Status.COMPLETED if states == {"completed"} else Status.FAILED
+    print(*summary, directory.path, sep="\n")
+    return Status.COMPLETED if states <= {"completed", "pruned"} else Status.FAILED
 
 
 def launch(config: DictConfig, jobs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

@@ -23,7 +23,7 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -35,6 +35,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.names import directory_name
 from gan_runner.paths import CONF
+
+SEARCH = "gan_runner.commands.search.run_search"  # the _target_ of hydra/sweeper=search
 
 
 @dataclass(frozen=True)
@@ -90,30 +92,57 @@ class JobRequest:
     plain: dict[str, Any]  # its configuration, resolved
 
 
-def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | None) -> SweepRequest:
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a command line with `-m` asks for if a search chooses the values."""
+
+    space: dict[str, Override]  # what is searched, by key
+    job: Callable[[Mapping[str, str]], JobRequest]  # the run with these values, one for each key
+    directory: Path
+    config: DictConfig  # with a value of each, for Hydra's node in it
+
+
+def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | None) -> SweepRequest | SearchRequest:
     """Each combination of what is swept, on the command line or in hydra.sweeper.params; raises `UserError`.
 
-    A sweep whose name is not typed is named by the time.
+    Under hydra/sweeper=search not all of them are run. A sweep whose name is not typed is named by the time.
     """
     loader = _loader(config_dir)
     typed = parse(overrides, loader)
-    first = compose([_choices(override)[0] for override in typed], config_name, config_dir)
+    first = compose([_any_value(override) for override in typed], config_name, config_dir)
     params = parse([f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()], loader)
     by_key = {override.get_key_element(): override for override in [*params, *typed]}  # what is typed has the last word
     swept = [key for key, override in by_key.items() if override.is_sweep_override()]
-    jobs = []
-    for chosen in itertools.product(*(_choices(override) for override in by_key.values())):
-        words = dict(zip(by_key, chosen, strict=True))
+
+    def job(words: Mapping[str, str]) -> JobRequest:
         own = [word for key, word in words.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))]
         values = {key.lstrip("+"): words[key].removeprefix(f"{key}=") for key in swept}
-        jobs.append(JobRequest(values, own, plain(compose(chosen, config_name, config_dir))))
+        return JobRequest(values, own, plain(compose([*words.values()], config_name, config_dir)))
+
+    is_named = bool({"name", "hydra.sweep.dir"} & ({*by_key} - {*swept}))
     directory = Path(first.hydra.sweep.dir).expanduser()
-    if not ({"name", "hydra.sweep.dir"} & ({*by_key} - {*swept})):
-        name = directory.name if len({job.plain.get("name") for job in jobs}) == 1 else "sweep"
-        dated = directory.with_name(f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-        numbered = (dated.with_name(f"{dated.name}_{number}") for number in itertools.count(2))
-        directory = next(path for path in itertools.chain([dated], numbered) if not path.exists())
+    if first.hydra.sweeper._target_ == SEARCH:
+        fixed = {key: str(override.input_line) for key, override in by_key.items() if key not in swept}
+        space = {key: by_key[key] for key in swept}
+        return SearchRequest(
+            space,
+            lambda values: job(fixed | {key: f"{key}={values[key]}" for key in swept}),
+            directory if is_named else _dated(directory),
+            first,
+        )
+    chosen = itertools.product(*(_choices(override) for override in by_key.values()))
+    jobs = [job(dict(zip(by_key, words, strict=True))) for words in chosen]
+    if not is_named:
+        has_one_name = len({job.plain.get("name") for job in jobs}) == 1
+        directory = _dated(directory if has_one_name else directory.with_name("sweep"))
     return SweepRequest(jobs, directory, first)
+
+
+def _dated(directory: Path) -> Path:
+    """The directory of a sweep without a name of its own, which is not there yet."""
+    dated = directory.with_name(f"{directory.name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    numbered = (dated.with_name(f"{dated.name}_{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([dated], numbered) if not path.exists())
 
 
 def is_grid(config: DictConfig) -> bool:
@@ -127,12 +156,21 @@ def make_launcher(config: DictConfig, config_dir: str | None, task: Callable[[Di
     return Plugins.instance().instantiate_launcher(context, task, config)
 
 
+def _any_value(override: Override) -> str:
+    """The override, with the first of its values if it is swept."""
+    if override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        return f"{override.get_key_element()}={interval.start}"
+    return _choices(override)[0]
+
+
 def _choices(override: Override) -> list[str]:
     """The values of an override that is swept, each as an override; otherwise the override itself."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: needs a search; a grid takes values that can be counted")
+        raise UserError(f"{override.input_line}: has no end of values, which needs a search: hydra/sweeper=search")
     choices = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not choices:
         raise UserError(f"{override.input_line}: stands for nothing")

@@ -150,6 +150,22 @@ class OnSlurm(Section):
     dry_run: bool
 
 
+class Halving(Section):
+    """When a search stops the worse of its trials."""
+
+    factor: Annotated[int, Field(ge=2)]
+    first: PositiveFloat
+
+
+class Searching(Section):
+    """How a search goes: `hydra/sweeper=search`, but for what it searches."""
+
+    trials: PositiveInt
+    sampler: Literal["tpe", "random", "grid"]
+    seed: NonNegativeInt
+    halving: Halving | None
+
+
 class Config(Section):
     """A whole run."""
 

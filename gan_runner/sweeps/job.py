@@ -130,7 +130,7 @@ def how_it_ended(
     """The state of a job that has ended, and why it is not completed.
 
     Its last report counts; without one it was killed, or left by itself. `stopped_because` is what the sweep stopped it
-    for, "" if the whole sweep stopped; `said` is the last error in its log.
+    for, "" if it is to go on later; `said` is the last error in its log.
     """
     if ended is not None:
         state = STATES.get(ended.status, "failed")

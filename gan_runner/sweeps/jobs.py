@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,9 @@ from gan_runner.paths import write_atomically
 from gan_runner.runs.directory import is_run, lock, read_json, read_objective, write_pid
 
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
-State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted"]
-ENDED = ("completed", "failed", "refused", "diverged")
+State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted", "pruned"]
+ENDED = ("completed", "failed", "refused", "diverged", "pruned")
+FILES = {".lock", ".slurm", "sweep.json", "search.json", "study.journal"}  # of a sweep, beside its jobs
 
 
 class Job(BaseModel):
@@ -70,9 +72,9 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Removes what this command has made, if it holds no job."""
-        if self._made and {file.name for file in self.path.iterdir()} <= {".lock", "sweep.json"}:
+        if self._made and {file.name for file in self.path.iterdir()} <= FILES:
             for file in self.path.iterdir():
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
             with suppress(OSError):  # another command has put something there
                 for folder in self._made:
                     folder.rmdir()

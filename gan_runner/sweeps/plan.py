@@ -1,6 +1,6 @@
 """What a command is to do with each job of its sweep, some of which may have been run before."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,22 @@ class Task:
     why: str = ""  # nothing is done
 
 
-def plan_jobs(before: Sweep, wanted: Sequence[JobRequest], directory: Path, retry: Sequence[str]) -> list[Task]:
+def plan_jobs(
+    before: Sweep,
+    wanted: Sequence[JobRequest],
+    directory: Path,
+    retry: Sequence[str],
+    may_differ: Collection[str] = (),
+) -> list[Task]:
     """A task for each job of this command, in its order; the same one for a value written in two ways.
 
     Changes nothing on the disk. A job that is there already is found by its configuration, except for keys that a run
-    may change and that tell no jobs apart. Raises `UserError` where the command changes what all jobs have in common,
-    or would extend what cannot be.
+    may change and that tell no jobs apart: `may_differ` are keys that do, besides those in which these jobs differ.
+    Raises `UserError` where the command changes what all jobs have in common, or would extend what cannot be.
     """
     old = {name: _leaves(job.config) for name, job in before.jobs.items()}
     new = [_leaves(request.plain) for request in wanted]
-    own = _differing(old.values()) | _differing(new)
+    own = _differing(old.values()) | _differing(new) | {*may_differ}
     _refuse_common_changes(old.values(), new, own, directory)
 
     def identity(leaves: Leaves) -> frozenset[tuple[str, str]]:
@@ -57,6 +63,11 @@ def plan_jobs(before: Sweep, wanted: Sequence[JobRequest], directory: Path, retr
     return planned
 
 
+def differing_keys(requests: Iterable[JobRequest]) -> set[str]:
+    """The keys that have not the same value in all of these jobs."""
+    return _differing(_leaves(request.plain) for request in requests)
+
+
 def _plan_job(name: str, before: Job | None, request: JobRequest, directory: Path, retry: Sequence[str]) -> Task:
     job = Job(swept=request.swept, overrides=request.overrides, config=request.plain)
     if before is None:
@@ -68,6 +79,8 @@ def _plan_job(name: str, before: Job | None, request: JobRequest, directory: Pat
     if job.state in ("failed", "diverged", "refused"):
         hint = f"left as it is; hydra.launcher.retry=[{job.state}] tries again"
         return Task(name, job, "retry") if job.state in retry else Task(name, job, "", hint)
+    if job.state == "pruned":
+        return Task(name, job, "", "its search has left it behind")
     if job.state == "completed":
         return Task(name, job, "extend") if job.steps > job.step else Task(name, job, "", "nothing is left to do")
     return Task(name, job, "resume" if job.state == "interrupted" else "run")

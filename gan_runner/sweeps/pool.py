@@ -34,6 +34,9 @@ class Source(Protocol):
     def ended(self, task: Task) -> None:
         """The task's job has its new state, and is not tried again."""
 
+    def watch(self, running: "list[Running]") -> None:
+        """Called several times a second; may stop a job, which `next` may then give once more."""
+
 
 class Watcher(Protocol):
     """Whom the pool tells what happens."""
@@ -58,7 +61,7 @@ class Running:
     begun: float = field(default_factory=time.monotonic)
     moved: float = math.inf  # when it last reported progress; the first job waits for the server
     ended: Ended | None = None  # its last report
-    stopped_because: str | None = None  # of what the pool stopped it for; "": the whole sweep stops
+    stopped_because: str | None = None  # of what the pool stopped it for; "": it is to go on later
     kill_at: float = math.inf
 
     def stop(self, because: str, grace: float = GRACE) -> None:
@@ -113,6 +116,8 @@ class Pool:
                 if not self.running:
                     break
                 self._listen(source)
+                with self._giving_up_on_errors():
+                    source.watch(self.running)
                 self._watch_limits()
                 self.watcher.show(self.running)
         finally:
@@ -126,7 +131,9 @@ class Pool:
 
     def _start_next(self, source: Source) -> bool:
         """False if no job can start now."""
-        task = self.waiting.popleft() if self.waiting else source.next()
+        task = None
+        with self._giving_up_on_errors():
+            task = self.waiting.popleft() if self.waiting else source.next()
         if task is None:
             return False
         gpus = self.leases.take(gpus_wanted(task.job.config, self.leases.gpus))
@@ -207,7 +214,8 @@ class Pool:
             self.retried[task.name] += 1
             self.waiting.append(replace(task, to_do="retry"))
             return
-        source.ended(task)
+        with self._giving_up_on_errors():
+            source.ended(task)
         if self.settings.fail_fast and job.state not in ("completed", "interrupted"):
             self.gave_up = True
 

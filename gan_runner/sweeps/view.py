@@ -28,8 +28,9 @@ class Shown(Protocol):
 class View:
     """How far the sweep is."""
 
-    def __init__(self, directory: Path, jobs: dict[str, Job], to_do: Sequence[Task]) -> None:
+    def __init__(self, directory: Path, jobs: dict[str, Job], to_do: Sequence[Task], expected: int = 0) -> None:
         self.directory, self.jobs = directory, jobs
+        self.expected = expected  # how many jobs there will be, where not all of them are known yet
         self.to_do = {task.name: (task.job, task.job.step) for task in to_do}  # with the step it begins at
         self.ended: set[str] = set()
         self.begun = self.said = time.monotonic()
@@ -46,6 +47,7 @@ class View:
         job = task.job
         if job.state == "running":
             self.ended.discard(task.name)  # it is tried again
+            self.to_do.setdefault(task.name, (job, job.step))
             self._say(f"{task.name}: {BEGINS[task.to_do]}")
             return
         if job.state == "waiting":
@@ -55,7 +57,7 @@ class View:
         value = objective_of(self.directory / task.name)
         best = f", best {rounded(value)}" if value is not None else ""
         reason = f": {job.reason}" if job.reason else ""
-        count = f"[{len(self.ended)}/{len(self.to_do)}]"
+        count = f"[{len(self.ended)}/{max(len(self.to_do), self.expected)}]"
         self._say(f"{count} {task.name}: {job.state} after {duration(job.seconds)}{best}{reason}")
 
     def show(self, running: Sequence[Shown]) -> None:
@@ -94,7 +96,7 @@ class View:
         done = sum(job.step - begin for job, begin in self.to_do.values())
         all_steps = sum(job.steps - begin for job, begin in self.to_do.values())
         left = sum(job.steps - job.step for job, _ in self.to_do.values() if job.state in ("waiting", "running"))
-        if not 0 < done < all_steps:
+        if not 0 < done < all_steps or len(self.to_do) < self.expected:
             return ""
         return f", about {duration(math.ceil(left * (time.monotonic() - self.begun) / done))} left"
 

@@ -11,6 +11,7 @@ from gan_runner.sweeps.report.effects import effects
 from gan_runner.sweeps.report.groups import Comparable, Group, common, comparable, configuration, describe, label
 from gan_runner.sweeps.report.page import Charts, Page, Part, Pictures, Section, Table, Text
 from gan_runner.sweeps.report.run_page import command, has_content, made_with, values_over_steps
+from gan_runner.sweeps.report.search import found_by_search
 from gan_runner.sweeps.report.statistics import estimate
 from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbnail
 
@@ -26,6 +27,7 @@ def sweep_page(runs: Runs) -> Page:
     sections = []
     if any(run.state in AT_WORK for run in runs.runs):
         sections.append(Section("Where it stands", at_work(runs.runs)))
+    sections.append(Section("The search", found_by_search(runs.folder)))
     for table in tables:
         heading = conditions_in_words(table, tables)
         sections += answer_sections(table, heading)
