@@ -151,7 +151,8 @@ def _run_on_slurm(account: Account, settings: OnSlurm, to_do: Sequence[Task]) ->
                 slurm.submit(new)
             slurm.follow()
         except UserError:
-            account.directory.remove_if_empty()
+            if not slurm.submitted:
+                account.directory.remove_if_empty()
             raise
         except OSError as error:
             say(f"error: the sweep cannot go on: {error.strerror or error}")

@@ -246,7 +246,7 @@ class Slurm:
             return
         job.seconds += report.seconds if report is not None else 0.0
         if report is not None and report.state != "running":
-            job.state, job.step, job.reason = report.state, report.step, report.reason
+            job.state, job.step, job.reason = report.state, max(job.step, report.step), report.reason
         else:
             job.state = "running"
             look_at_run(job, path)
