@@ -117,5 +117,6 @@ def table_of_jobs(jobs: dict[str, Job], directory: Path) -> Table:
 
 def table_of_tasks(tasks: Sequence[Task]) -> Table:
     """What a command would do with each job."""
-    rows = [[t.name, t.job.state, f"{t.job.step}/{t.job.steps}", t.to_do or "nothing", t.why] for t in tasks]
+    each = {task.name: task for task in tasks}.values()
+    rows = [[t.name, t.job.state, f"{t.job.step}/{t.job.steps}", t.to_do or "nothing", t.why] for t in each]
     return ["job", "state", "step", "to do", ""], rows
