@@ -46,7 +46,7 @@ start() {
         runuser -u munge -- /usr/sbin/munged
         wait_for munge -n
     fi
-    slurmctld
+    slurmctld -c  # without what an earlier one left
     wait_for scontrol ping
     slurmd
     wait_for sh -c 'sinfo -h -o %T | grep -q idle'
@@ -54,10 +54,12 @@ start() {
 
 stop() {
     scancel --user root 2>/dev/null || true
+    wait_for sh -c '! scontrol ping || [ -z "$(squeue --noheader)" ]'
     for daemon in slurmd slurmctld munge/munged; do
         file=/run/$daemon.pid
-        if [ -f "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
+        [ ! -f "$file" ] || kill "$(cat "$file")" 2>/dev/null || true
     done
+    wait_for sh -c '! pgrep -x "slurmd|slurmctld|munged"'
 }
 
 case ${1:-} in

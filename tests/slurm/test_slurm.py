@@ -181,11 +181,11 @@ def test_ctrl_c_twice_cancels(sweep):
 def test_jobs_go_on_without_the_command_which_finds_them_again(sweep, undisturbed):
     words = ("-m", "seed=0,1,2", *LONG)
     process = sweep.begin(*words)
-    sweep.wait_until(lambda: sweep.has_saved("seed-0", "seed-1"), process)
+    sweep.wait_until(lambda: sweep.has_saved("seed-0"), process)
     ids = sweep.ids()
     process.kill()
     process.communicate()
-    assert sweep.queue().keys() == {"seed-0", "seed-1", "seed-2"}
+    assert sweep.queue().keys() >= {"seed-1", "seed-2"}
     code, said = sweep.end(*words)
     assert code == 0, said
     assert sweep.ids() == ids
