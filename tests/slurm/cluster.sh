@@ -30,10 +30,12 @@ SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
+SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(free -m | awk '/^Mem/ { print int($2 * 0.9) }')
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 RealMemory=$(free -m | awk '/^Mem/ { print int($2 * 0.9) }')
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE
 CONF
+    # config_overrides: two jobs at a time, however many cores there are
     # cred_expire: a requeued job waits so many seconds (else 120) before it starts again
 }
 
