@@ -16,7 +16,7 @@ setup: $(VENV)/.installed  ## make the virtual environment (.venv) and install t
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,search]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,search,slurm]'
 	touch $@
 
 train: setup  ## train: make train ARGS="experiment=mnist_conditional dataset.root=data"

@@ -15,7 +15,7 @@ from gan_runner.commands.sweep import (
     wait_for_orphans,
 )
 from gan_runner.config.composition import JobRequest, SearchRequest, plain
-from gan_runner.config.schema import Config, Searching, validate
+from gan_runner.config.schema import Config, Searching, SideBySide, validate
 from gan_runner.console import rounded, say
 from gan_runner.errors import UserError
 from gan_runner.status import Status
@@ -32,8 +32,8 @@ from gan_runner.tables import show
 
 def run_search(request: SearchRequest, config_dir: str | None) -> Status:
     """The whole of a search: what is left of its budget, a table, and the best trial. Raises `UserError`."""
-    is_local, launcher = launcher_settings(request.config)
-    if not is_local:
+    is_ours, launcher = launcher_settings(request.config)
+    if not (is_ours and isinstance(launcher, SideBySide)):
         raise UserError("hydra/launcher: a search starts jobs one by one, which hydra/launcher=local alone can")
     sweeper = plain(request.config.hydra.sweeper)
     chosen = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
-from gan_runner.config.schema import SideBySide, validate
+from gan_runner.config.schema import OnSlurm, SideBySide, validate
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
@@ -24,11 +24,12 @@ from gan_runner.sweeps.foreign import run_elsewhere
 from gan_runner.sweeps.job import GRACE, Order
 from gan_runner.sweeps.jobs import Sweep, SweepDirectory, objective_of, read_sweep
 from gan_runner.sweeps.plan import Task, plan_jobs
-from gan_runner.sweeps.pool import Pool, Running, Source
-from gan_runner.sweeps.view import View, table_of_jobs, table_of_tasks
+from gan_runner.sweeps.pool import Pool, Source
+from gan_runner.sweeps.slurm import Slurm, refuse_without_slurm
+from gan_runner.sweeps.view import Shown, View, table_of_jobs, table_of_tasks
 from gan_runner.tables import show
 
-LOCAL = CONF / "hydra/launcher/local.yaml"
+LOCAL, SLURM = (OmegaConf.load(CONF / "hydra/launcher" / f"{name}.yaml") for name in ("local", "slurm"))
 TRAIN = "gan_runner.train:train"
 PRELOAD = ["gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
 
@@ -45,7 +46,7 @@ class Grid:
     def ended(self, task: Task) -> None:
         """Nothing follows from it."""
 
-    def watch(self, running: Sequence[Running]) -> None:
+    def watch(self, running: Sequence[Shown]) -> None:
         """Each job comes to its own end."""
 
 
@@ -62,7 +63,7 @@ class Account:
         self.directory.write(self.sweep)
         self.view.changed(task)
 
-    def show(self, running: Sequence[Running]) -> None:
+    def show(self, running: Sequence[Shown]) -> None:
         self.view.show(running)
 
 
@@ -72,11 +73,13 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
     Raises `UserError`.
     """
     refuse_resume(request.jobs)
-    is_local, settings = launcher_settings(request.config)
+    is_ours, settings = launcher_settings(request.config)
     if settings.dry_run:
         tasks = plan_jobs(read_sweep(request.directory), request.jobs, request.directory, settings.retry)
         show(*table_of_tasks(tasks))
         return Status.COMPLETED, tasks
+    if isinstance(settings, OnSlurm):
+        refuse_without_slurm()
     with closing(SweepDirectory(request.directory)) as directory:
         try:
             before = read_sweep(directory.path)
@@ -91,9 +94,13 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
         _begin(directory, sweep, tasks)
         with closing(View(directory.path, jobs, to_do)) as view:
             account = Account(directory, sweep, view)
-            if is_local:
+            if isinstance(settings, OnSlurm):
+                interrupted = _run_on_slurm(account, settings, to_do)
+            elif is_ours:
+                wait_for_orphans([directory.path / task.name for task in to_do])
                 interrupted = run_side_by_side(account, settings, Grid(to_do))
             else:
+                wait_for_orphans([directory.path / task.name for task in to_do])
                 interrupted = _run_elsewhere(account, request.config, config_dir, to_do)
         return end(account, [task.name for task in tasks], interrupted), tasks
 
@@ -104,13 +111,12 @@ def refuse_resume(jobs: Sequence[JobRequest]) -> None:
         raise UserError("resume: goes on with one run; the same command goes on with a sweep")
 
 
-def launcher_settings(config: DictConfig) -> tuple[bool, SideBySide]:
-    """Whether the jobs run on this machine by our own launcher, and its keys: with another, their defaults."""
-    launcher, local = config.hydra.launcher, OmegaConf.load(LOCAL)
-    is_local = launcher._target_ == local._target_
-    keys: Any = OmegaConf.to_container(launcher if is_local else local, resolve=True)
-    del keys["_target_"]
-    return is_local, validate(SideBySide, keys, "hydra.launcher")
+def launcher_settings(config: DictConfig) -> tuple[bool, SideBySide | OnSlurm]:
+    """Whether the launcher is ours, and its keys: with another, the defaults of `local`. Raises `UserError`."""
+    ours = {LOCAL._target_: SideBySide, SLURM._target_: OnSlurm}
+    is_ours = config.hydra.launcher._target_ in ours
+    keys: Any = OmegaConf.to_container(config.hydra.launcher if is_ours else LOCAL, resolve=True)
+    return is_ours, validate(ours[keys.pop("_target_")], keys, "hydra.launcher")
 
 
 def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> bool:
@@ -127,6 +133,30 @@ def run_side_by_side(account: Account, settings: SideBySide, source: Source) -> 
         except OSError as error:
             say(f"error: the sweep cannot go on: {error.strerror or error}")
     return pool.stops > 0
+
+
+def _run_on_slurm(account: Account, settings: OnSlurm, to_do: Sequence[Task]) -> bool:
+    """Runs jobs on a cluster; returns whether the sweep was asked to stop before its end. Raises `UserError`."""
+    slurm = Slurm(account.directory.path, settings, TRAIN, account)
+
+    def stop() -> None:
+        first = "stopping: jobs save themselves or leave the queue; once more to cancel them"
+        say("cancelling" if slurm.stops else first)
+        slurm.ask_to_stop()
+
+    with on_stop_signal(stop, once=False):
+        try:
+            if new := slurm.take_on(to_do):
+                wait_for_orphans([slurm.directory / task.name for task in new])
+                slurm.submit(new)
+            slurm.follow()
+        except UserError:
+            if not slurm.submitted:
+                account.directory.remove_if_empty()
+            raise
+        except OSError as error:
+            say(f"error: the sweep cannot go on: {error.strerror or error}")
+    return slurm.stops > 0
 
 
 def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None, to_do: Sequence[Task]) -> bool:
@@ -149,12 +179,11 @@ def _run_elsewhere(account: Account, config: DictConfig, config_dir: str | None,
 
 
 def _begin(directory: SweepDirectory, sweep: Sweep, tasks: Sequence[Task]) -> None:
-    """Writes down what is to be done, says what is not, and waits until it can begin."""
+    """Writes down what is to be done, and says what is not."""
     directory.write(sweep)
     for task in tasks:
         if not task.to_do:
             say(f"{task.name}: {task.job.state}, {task.why}")
-    wait_for_orphans([directory.path / task.name for task in tasks if task.to_do])
 
 
 def wait_for_orphans(paths: Sequence[Path]) -> None:

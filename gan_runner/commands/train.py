@@ -88,7 +88,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
 
 
 def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager[None]:
-    """SIGTERM and SIGINT ask to stop until the block ends; a second one has its usual effect.
+    """Signals ask to stop until the block ends; a second one has its usual effect.
 
     Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
     each may be told twice, even after it has stopped; whoever started them ends those that do not stop.

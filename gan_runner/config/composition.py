@@ -115,7 +115,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | 
     swept = [key for key, override in by_key.items() if override.is_sweep_override()]
 
     def job(words: Mapping[str, str]) -> JobRequest:
-        own = [word for key, word in words.items() if not key.startswith(("hydra.", "hydra/"))]
+        own = [word for key, word in words.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))]
         values = {key.lstrip("+"): words[key].removeprefix(f"{key}=") for key in swept}
         return JobRequest(values, own, plain(compose([*words.values()], config_name, config_dir)))
 

@@ -128,6 +128,28 @@ class SideBySide(Section):
     dry_run: bool
 
 
+class OnSlurm(Section):
+    """How the jobs of a sweep run as jobs of SLURM: `hydra/launcher=slurm`."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    timeout_min: PositiveInt
+    gpus_per_node: NonNegativeInt
+    cpus_per_task: PositiveInt
+    mem_gb: PositiveFloat | None
+    max_parallel: PositiveInt
+    python: str | None
+    setup: list[str]
+    srun: list[str]
+    additional: dict[str, str | int | bool]
+    requeues: NonNegativeInt
+    poll: PositiveFloat
+    retry: list[Literal["failed", "diverged", "refused"]]
+    dry_run: bool
+
+
 class Halving(Section):
     """When a search stops the worse of its trials."""
 

@@ -30,7 +30,7 @@ def under_torchrun() -> bool:
 def launch(processes: int, function: Callable[..., int], arguments: Sequence[Any]) -> int:
     """Runs `function(*arguments)` in so many processes. Returns rank 0's exit status, or 1 if a process was killed.
 
-    A SIGTERM or SIGINT is passed to the processes as SIGTERM, a second one as SIGKILL. If one fails, the others end.
+    A signal to stop is passed to the processes as SIGTERM, a second one as SIGKILL. If one fails, the others end.
     """
     workers = _start(processes, function, arguments)
     signalled = False

@@ -4,7 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,26 @@ class StartJob:
 
     def __call__(self, config: DictConfig) -> Result:
         """Runs the job whose directory the launcher has made, in a new process, and waits for its end."""
-        order = self.orders[HydraConfig.get().sweep.subdir]
-        begun, log = time.monotonic(), order.directory / "log.txt"
-        log_begin = log.stat().st_size if log.exists() else 0
-        ours, theirs = multiprocessing.Pipe()
-        script = f"from gan_runner.sweeps.job import run_job_by; run_job_by({theirs.fileno()})"
-        command = [sys.executable, "-c", script]
-        process = subprocess.Popen(command, cwd=self.working_directory, pass_fds=[theirs.fileno()])
-        theirs.close()
-        try:
-            ended = _last_report(ours, order)
-        finally:
-            ours.close()  # the job saves itself and ends, if it has not yet
-            process.wait(2 * GRACE)
-        state, reason = how_it_ended(ended, process.returncode, None, reason_in(log, log_begin))
-        return Result(state, ended.step if ended is not None else 0, reason, time.monotonic() - begun)
+        return run_in_new_process(self.orders[HydraConfig.get().sweep.subdir], self.working_directory)
+
+
+def run_in_new_process(order: Order, working_directory: Path, is_asked_to_stop: Callable[[], bool] = bool) -> Result:
+    """Runs a job in a new process, and waits for its end. Whoever asks this one to stop asks the job as well."""
+    begun, log = time.monotonic(), order.directory / "log.txt"
+    log_begin = log.stat().st_size if log.exists() else 0
+    ours, theirs = multiprocessing.Pipe()
+    script = f"from gan_runner.sweeps.job import run_job_by; run_job_by({theirs.fileno()})"
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, cwd=working_directory, pass_fds=[theirs.fileno()])
+    theirs.close()
+    try:
+        ended = _last_report(ours, order)
+    finally:
+        ours.close()  # the job saves itself and ends, if it has not yet
+        process.wait(2 * GRACE)
+    stopped_because = "" if is_asked_to_stop() else None
+    state, reason = how_it_ended(ended, process.returncode, stopped_because, reason_in(log, log_begin))
+    return Result(state, ended.step if ended is not None else 0, reason, time.monotonic() - begun)
 
 
 def _last_report(job: Any, order: Order) -> Ended | None:

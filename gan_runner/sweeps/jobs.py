@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from gan_runner.runs.directory import is_run, lock, read_json, read_objective, w
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
 State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted", "pruned"]
 ENDED = ("completed", "failed", "refused", "diverged", "pruned")
-FILES = {".lock", "sweep.json", "search.json", "study.journal"}  # of a sweep, beside its jobs
+FILES = {".lock", ".slurm", "sweep.json", "search.json", "study.journal"}  # of a sweep, beside its jobs
 
 
 class Job(BaseModel):
@@ -73,7 +74,7 @@ class SweepDirectory:
         """Removes what this command has made, if it holds no job."""
         if self._made and {file.name for file in self.path.iterdir()} <= FILES:
             for file in self.path.iterdir():
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
             with suppress(OSError):  # another command has put something there
                 for folder in self._made:
                     folder.rmdir()

@@ -6,19 +6,23 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gan_runner.console import duration, rounded, say
 from gan_runner.sweeps.jobs import Job, objective_of
 from gan_runner.sweeps.plan import Task
 from gan_runner.tables import Table, draw
 
-if TYPE_CHECKING:
-    from gan_runner.sweeps.pool import Running
-
 PAUSE = 60.0  # seconds between two plain lines about running jobs
 BEGINS = {"run": "begins", "resume": "goes on", "extend": "goes on", "retry": "is tried again"}
 SHOWN = 12  # running jobs in the live view
+
+
+class Shown(Protocol):
+    """A running job, wherever it runs."""
+
+    task: Task
+    begun: float
 
 
 class View:
@@ -46,6 +50,9 @@ class View:
             self.to_do.setdefault(task.name, (job, job.step))
             self._say(f"{task.name}: {BEGINS[task.to_do]}")
             return
+        if job.state == "waiting":
+            self._say(f"{task.name}: waits again")
+            return
         self.ended.add(task.name)
         value = objective_of(self.directory / task.name)
         best = f", best {rounded(value)}" if value is not None else ""
@@ -53,7 +60,7 @@ class View:
         count = f"[{len(self.ended)}/{max(len(self.to_do), self.expected)}]"
         self._say(f"{count} {task.name}: {job.state} after {duration(job.seconds)}{best}{reason}")
 
-    def show(self, running: Sequence["Running"]) -> None:
+    def show(self, running: Sequence[Shown]) -> None:
         """The running jobs."""
         if not running:
             return
@@ -70,7 +77,7 @@ class View:
         else:
             say(line)
 
-    def _picture(self, running: Sequence["Running"]) -> Any:
+    def _picture(self, running: Sequence[Shown]) -> Any:
         rows = []
         for one in running[:SHOWN]:
             job = one.task.job

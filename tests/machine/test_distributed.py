@@ -154,14 +154,14 @@ def test_torchrun_makes_one_directory(tmp_path, shared, alone, environment):
 
 
 def test_a_signal_to_all_of_them_interrupts_and_one_process_goes_on(tmp_path, shared, alone, environment):
-    """SIGTERM to the parent and its workers alike, as a scheduler sends it; then on with another device."""
+    """A scheduler's signal to the parent and its workers alike; then on with another device."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "gan_runner.train", "device=ddp", "device.processes=2", *shared]
     command += ["trainer.steps=100000", f"hydra.run.dir={run}"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     wait_for_step(run, 5, process)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGUSR2)
     _, err = process.communicate(timeout=60)
     assert process.returncode == Status.INTERRUPTED, err
     stopped = status(run)
@@ -190,11 +190,12 @@ def test_one_of_several_processes_may_be_told_twice(monkeypatch):
     assert told == ["stop", "stop"]
 
 
-def test_sigterm_to_the_parent_is_passed_on(tmp_path, launch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_parent_is_passed_on(tmp_path, launch, number):
     run = tmp_path / "run"
     process = launch("trainer.steps=100000", "trainer.log_every=10", f"hydra.run.dir={run}", processes=2)
     wait_for_step(run, 10, process)
-    process.terminate()
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == Status.INTERRUPTED, err
     assert out.splitlines()[-2:] == [f"go on with: python -m gan_runner.train resume={run}", str(run)]
