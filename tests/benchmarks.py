@@ -104,7 +104,7 @@ def sweeps(folder: Path) -> None:
         train("-m", f"name=sweep_{next(numbers)}", *words)
 
     def train(*words: str) -> None:
-        command = [sys.executable, "-m", "gan_runner.train", "device=cpu", *words]
+        command = [sys.executable, "-m", "gan_runner.train", *words, "device=cpu"]
         subprocess.run(command, cwd=folder, capture_output=True, check=True)
 
     two = ("experiment=pattern_bce", "trainer.steps=20000", "seed=0,1")

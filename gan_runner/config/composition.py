@@ -56,7 +56,7 @@ class Request:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line as Hydra parses it: overrides, and options such as `--config-dir`."""
-    return get_args_parser().parse_args()
+    return get_args_parser().parse_intermixed_args()  # -m may stand between overrides
 
 
 def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Override]:
