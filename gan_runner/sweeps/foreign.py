@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +54,24 @@ def run_in_new_process(order: Order, working_directory: Path, is_asked_to_stop: 
     process = subprocess.Popen(command, cwd=working_directory, pass_fds=[theirs.fileno()])
     theirs.close()
     try:
-        ended = _last_report(ours, order)
+        step, ended = _follow(ours, order)
     finally:
         ours.close()  # the job saves itself and ends, if it has not yet
         process.wait(2 * GRACE)
     stopped_because = "" if is_asked_to_stop() else None
     state, reason = how_it_ended(ended, process.returncode, stopped_because, reason_in(log, log_begin))
-    return Result(state, ended.step if ended is not None else 0, reason, time.monotonic() - begun)
+    return Result(state, step, reason, time.monotonic() - begun)
 
 
-def _last_report(job: Any, order: Order) -> Ended | None:
-    ended = None
-    try:
+def _follow(job: Connection, order: Order) -> tuple[int, Ended | None]:
+    """The last step that the job reported, and its last report, None if it was killed."""
+    step, ended = 0, None
+    with suppress(EOFError, OSError):
         job.send(order)
         while True:
             message = job.recv()
-            ended = message if isinstance(message, Ended) else ended
-    except (EOFError, OSError):
-        return ended
+            step, ended = message.step, message if isinstance(message, Ended) else None
+    return step, ended
 
 
 def run_elsewhere(

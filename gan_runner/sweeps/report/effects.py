@@ -25,6 +25,8 @@ def effects(table: Comparable) -> list[Part]:
             rows.append([f"{key}={one.label}", in_figures(at), str(len(one.values)), str(combinations)])
         if found:
             charts.append(interval_chart(f"{objective} by {key}", found))
+    if not rows:  # no combination of the other keys was run with all values of a key
+        return []
     heads = ["value", "mean ± 95 %", "seeds", "combinations of the other keys"]
     how = (
         "Each value's mean over the combinations of the other keys that all of its values were run with, seed by seed."
