@@ -46,20 +46,22 @@ class Page:
                 assert "error" not in content, content
                 return content["result"]
 
-    def open(self, address: str) -> None:
-        self._ask("Page.navigate", url=address)
-
     def text(self) -> str:
         """All that it shows at this moment."""
         return str(self._ask("Runtime.evaluate", expression=SHOWN_TEXT)["result"].get("value", ""))
 
-    def wait_for(self, *words: str, seconds: float = 60) -> str:
-        """The text, as soon as all `words` are in it."""
-        end = time.monotonic() + seconds
-        while not all(word in (text := self.text()) for word in words):
-            assert time.monotonic() < end, f"not shown: {[word for word in words if word not in text]} in\n{text}"
-            time.sleep(0.2)
-        return text
+    def show(self, address: str, *words: str) -> str:
+        """The text of the page at `address`, as soon as all `words` are in it; it is loaded anew every ten seconds."""
+        for _ in range(9):
+            for place in ("about:blank", address):
+                self._ask("Page.navigate", url=place)
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                text = self.text()
+                if all(word in text for word in words):
+                    return text
+                time.sleep(0.2)
+        raise AssertionError(f"not shown: {[word for word in words if word not in text]} in\n{text}")
 
 
 @contextmanager

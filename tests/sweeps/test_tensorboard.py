@@ -41,9 +41,6 @@ def test_a_sweep_in_tensorboard(gan_train, tmp_path, tensorboard):
     runs = [f"seen/loss-{loss}_lr-{lr}" for loss in ("nonsaturating", "lsgan") for lr in ("0.001", "0.002")]
     columns = ["Show Metrics", "loss", "optimizer.generator.lr", "metric/pattern_error", "metric/pattern_distance"]
     with browser(tmp_path / "profile") as page:
-        page.open(f"{tensorboard}/#scalars")
-        page.wait_for(*runs, "divergence/jsd_estimate")
-        page.open(f"{tensorboard}/#images")
-        page.wait_for(*runs, "loss/chart")
-        page.open(f"{tensorboard}/#hparams")
-        page.wait_for(*runs, "\n".join(columns))  # of the table; what is constant is none of them
+        page.show(f"{tensorboard}/#scalars", *runs, "divergence/jsd_estimate")
+        page.show(f"{tensorboard}/#images", *runs, "loss/chart")
+        page.show(f"{tensorboard}/#hparams", *runs, "\n".join(columns))  # the table's; what is constant is none of them
