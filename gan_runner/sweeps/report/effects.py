@@ -1,6 +1,7 @@
 """The effect of each swept key: its values compared, each averaged over the choices of all other keys."""
 
 from collections.abc import Sequence
+from math import isnan
 from statistics import fmean
 
 from gan_runner.sweeps.report.answer import context, in_figures
@@ -39,7 +40,7 @@ def effect(groups: Sequence[Group], key: str, tag: str) -> tuple[list[Interval],
     found: dict[str, dict[tuple[tuple[str, str], ...], dict[int, float]]] = {}
     for group in groups:
         others = tuple((name, value) for name, value in group.swept.items() if name != key)
-        defined = {seed: value for seed, value in group.final(tag).items() if value == value}  # noqa: PLR0124 (no NaN)
+        defined = {seed: value for seed, value in group.final(tag).items() if not isnan(value)}
         if defined:
             found.setdefault(group.swept.get(key, ABSENT), {})[others] = defined
     shared = set.intersection(*(set(cells) for cells in found.values())) if found else set()
