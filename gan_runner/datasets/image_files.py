@@ -7,9 +7,9 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -39,15 +39,18 @@ class ImageFiles:
     root: Path
     archive: zipfile.ZipFile | None
     stamps: dict[str, tuple[int, int]]
+    folders: tuple[str, ...] = ()  # all that are not hidden, also empty ones
+    remarks: list[str] = field(default_factory=list)  # what else is there, in sentences
 
     @classmethod
-    def find(cls, root: Path) -> "ImageFiles":
-        """The images in `root`; raises `UserError` if it is not a folder or zip of images."""
+    def find(cls, root: Path, lists: Sequence[str] = ()) -> "ImageFiles":
+        """The images in `root`, beside which `lists` may lie; `UserError` if it is not a folder or zip of images."""
         archive = None
         if root.is_dir():
-            walk = os.walk(root, followlinks=True)  # clusters assemble datasets from links
+            walk = list(os.walk(root, followlinks=True))  # clusters assemble datasets from links
             files = (Path(folder, name) for folder, _, names in walk for name in names)
             stats = {file.relative_to(root).as_posix(): file.stat() for file in files if file.exists()}
+            folders = {Path(folder, name).relative_to(root).as_posix() for folder, names, _ in walk for name in names}
             stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
         elif root.exists():
             try:
@@ -55,13 +58,16 @@ class ImageFiles:
             except (OSError, zipfile.BadZipFile) as error:
                 raise UserError(f"dataset.root: '{root}' is neither a folder nor a readable zip: {error}") from None
             stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist() if not info.is_dir()}
+            named = [PurePosixPath(name) for name in archive.namelist()]
+            folders = {p.as_posix() for path in named for p in path.parents if p.parts}
+            folders |= {path.as_posix() for path, info in zip(named, archive.infolist(), strict=True) if info.is_dir()}
         else:
             raise UserError(f"dataset.root: '{root}' does not exist; allowed: a folder or a .zip of images")
 
         images = {name: stamps[name] for name in sorted(stamps) if _is_image(PurePosixPath(name))}
         if not images:
             raise UserError(f"dataset.root: no images in '{root}' (allowed: {', '.join(EXTENSIONS)})")
-        return cls(root, archive, images)
+        return cls(root, archive, images, tuple(sorted(f for f in folders if not _is_hidden(PurePosixPath(f)))))
 
     def read(self, name: str) -> bytes:
         """The file's content; any exception if it is damaged."""
@@ -69,8 +75,11 @@ class ImageFiles:
 
 
 def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    return path.suffix.lower() in EXTENSIONS and not _is_hidden(path)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def load(
