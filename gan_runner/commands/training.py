@@ -17,7 +17,14 @@ from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
 from gan_runner.randomness import rng
-from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
+from gan_runner.runs.building import (
+    build_batches,
+    build_dataset,
+    build_game,
+    build_schedule,
+    build_state,
+    build_take_step,
+)
 from gan_runner.runs.checkpoint import load_newest
 from gan_runner.runs.directory import read_json, read_run
 from gan_runner.runs.logger import read_metrics
@@ -96,15 +103,12 @@ class Measures:
         return list(dict.fromkeys([*first, *(f"metric/{name}" for name in self.evaluation.goals)]))
 
 
-def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
-    """The dataset, found to be large enough for one batch."""
-    config, dataset = experiment.config, experiment.build("dataset")
+def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`, found to be large enough for one batch."""
+    config, dataset = experiment.config, build_dataset(experiment, before)
     dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
     if config.device.hold_dataset:
         dataset.to(device)
-    if dataset.skipped:
-        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
-        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
     return dataset
 
 

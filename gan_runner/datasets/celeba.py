@@ -32,7 +32,7 @@ class CelebA(ArrayDataset):
         size: Size,
         value_range: Range,
     ) -> None:
-        files = ImageFiles.find(_locate(Path(root).expanduser()))
+        files = ImageFiles.find(_locate(Path(root).expanduser()), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
         if split != "all":
             lines = _read_list(files.root, PARTITION, f"dataset.split={split}")
@@ -53,6 +53,9 @@ class CelebA(ArrayDataset):
             value_range=value_range,
             num_classes=0 if labels is None else 2,
             skipped=skipped,
+            class_names=() if attribute is None else (f"not {attribute}", attribute),
+            num_files=len(files.stamps),
+            remarks=files.remarks,
             held_out=partial(test, value_range=value_range) if split == "train" else None,
         )
 
