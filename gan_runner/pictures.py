@@ -60,8 +60,7 @@ def _tile(samples: Tensor, columns: int, has_names: bool) -> Picture:
 
 def class_labels(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
     """What to write beside rows that are these classes: a class's name, or its number if the font cannot write it."""
-    known = _characters()
-    return [names[n] if n < len(names) and known.issuperset(names[n]) else str(n) for n in numbers]
+    return [names[n] if n < len(names) and _characters().issuperset(names[n]) else f"class {n}" for n in numbers]
 
 
 def _beside_names(sheet: Picture, names: Sequence[str]) -> Picture:

@@ -15,12 +15,13 @@ from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
 
-def _number_as_text(value: object) -> object:
+def number_as_text(value: object) -> object:
+    """`value`, as text if it is a whole number: a name such as 2024 arrives as one."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-# Not empty, as an unset shell variable would be. A name such as 2024 arrives as a number.
-Folder = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text)]
+# Not empty, as an unset shell variable would be.
+Folder = Annotated[str, Field(min_length=1), BeforeValidator(number_as_text)]
 Range = tuple[FiniteFloat, FiniteFloat]
 
 
