@@ -198,7 +198,7 @@ def real_and_generated(
         pairs = [[(labels == c).nonzero()[:columns, 0] for labels in (real_labels, fake_labels)] for c in classes]
         rows = {int(c): p for c, p in zip(classes, pairs, strict=True) if len(p[0]) == len(p[1]) == columns}
         left, right = (torch.cat(side) for side in zip(*rows.values(), strict=True)) if rows else (left, right)
-        names = class_labels(rows, class_names)
+        names = class_labels(rows, class_names) if class_names else []
     halves = [_tile(side, columns, has_names=bool(names)) for side in (real[left], fake[right])]
     between = np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8)
     return _beside_names(np.concatenate([halves[0], between, halves[1]], axis=1), names)

@@ -73,8 +73,8 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
             write_interpolation(out, generator, settings, settings.interpolate, label or 0)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
-    if label is not None:
-        say(f"label={settings.label}: class {generator.facts.class_name(label)!r}, number {label}")
+    if settings.label is not None and label is not None:
+        say(f"label={in_one_line(settings.label)}: class {generator.facts.class_name(label)!r}, number {label}")
     return out
 
 

@@ -10,6 +10,7 @@ from gan_runner.config.components import Experiment
 from gan_runner.config.schema import Config, Trainer
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
 from gan_runner.machine.ranks import Ranks
@@ -136,8 +137,11 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
     """Puts the state where the run it goes on with, or starts from, has left off."""
     config, state = training.config, training.state
     if plan.continues:
-        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
+        if (before := Manifest.of(plan.path)).data.get("fingerprint", fingerprint) != fingerprint:
+            raise UserError(
+                f"dataset.root: these are other data than {plan.path} was started with"
+                f"{other_classes(before, training.dataset)}"
+            )
         read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
@@ -153,6 +157,20 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         _load(state, kept, f"fork_from={source}")
+        if config.architecture.conditional and (differs := other_classes(Manifest.of(source), training.dataset)):
+            say(f"warning: fork_from={source}: a number of a class means another one{differs}")
+
+
+def other_classes(before: Manifest, dataset: Dataset) -> str:
+    """The end of a sentence that says how the classes of a run were called, and are now; "" if they are the same.
+
+    Earlier versions kept no names. Of folders of images, their order was that of the text.
+    """
+    now = list(dataset.class_names)
+    names = before.data.get("class_names", now if dataset.class_order is None else sorted(now))
+    if not isinstance(names, list) or names == now:
+        return ""
+    return f"; its classes are {first(names)}, and here {first(now)}"
 
 
 def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:

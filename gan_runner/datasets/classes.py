@@ -92,7 +92,7 @@ def _by_folder(files: ImageFiles, labels_wanted: bool) -> Classes:
         return Classes(list(files.stamps))
     class_of = {image: folder[0] for image, folder in below.items()}
     empty = _children(files, shared)
-    remarks = [f"{len(beside):,} images beside the class folders are left out: {first(beside)}"] if beside else []
+    remarks = [f"images beside the class folders are left out ({len(beside):,}): {first(beside)}"] if beside else []
     if _are_parts(set(class_of.values())):
         remarks.append(_told_parts(files, shared, class_of.values(), labels_wanted))
         return Classes(images, remarks=remarks)
@@ -167,15 +167,15 @@ def _by_list(files: ImageFiles, path: str, folder: str, labels: Any, labels_want
             class_of[image] = str(number)
         else:
             strangers.append(name)
-    remarks = [f"{path} has labels of {len(strangers):,} images that are not there: {first(strangers)}"]
     if not class_of:
         raise UserError(
             f"dataset.root: '{path}' has labels of none of the images in '{files.root}', but of {first(strangers)}"
         )
-    remarks = remarks if strangers else []
+    gone = f"{path} has labels of images that are not there ({len(strangers):,}): {first(strangers)}"
+    remarks = [gone] if strangers else []
     if unlabelled := [image for image in images if image not in class_of]:
-        what = "they are left out" if labels_wanted else "so all are taken as unlabelled"
-        remarks.append(f"{path} has no labels of {len(unlabelled):,} images, {what}: {first(unlabelled)}")
+        what = "are left out" if labels_wanted else "leave all of them unlabelled"
+        remarks.append(f"images without a label in {path} {what} ({len(unlabelled):,}): {first(unlabelled)}")
         if not labels_wanted:
             return Classes(images, remarks=remarks)
     highest = max(map(int, class_of.values()))

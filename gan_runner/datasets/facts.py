@@ -78,7 +78,7 @@ def about_data(dataset: Dataset) -> list[str]:
     lines = [f"data: {sentence}" for sentence in (describe(dataset), *dataset.remarks)]
     if dataset.skipped:
         count = len(dataset.skipped)
-        lines.append(f"warning: {count:,} images could not be used and are left out: {first(dataset.skipped)}")
+        lines.append(f"warning: images that could not be used are left out ({count:,}): {first(dataset.skipped)}")
     return lines
 
 

@@ -139,7 +139,7 @@ def _existing(found: Iterable[Thumbnail | None]) -> list[Thumbnail]:
 
 def data(stored: StoredData) -> list[Part]:
     """What the data are, what of them was not used, and their classes."""
-    skipped = [f"{stored.skipped:,} images could not be used and were left out."] if stored.skipped else []
+    skipped = [f"images that could not be used are left out ({stored.skipped:,})"] if stored.skipped else []
     told = [stored.description, *stored.remarks] if stored.description else []
     return [*map(Text, told + skipped), *class_table(stored.class_names, stored.class_counts)]
 
