@@ -60,10 +60,10 @@ def test_real_samples_stand_beside_generated_ones_class_by_class():
     ]
 
 
-def text_rows(picture: np.ndarray, sheet_width: int) -> list[bool]:
+def text_rows(picture: np.ndarray, sheet_width: int) -> np.ndarray:
     """Whether each row of pixels to the left of the sheet has something dark in it."""
     left = picture[:, : picture.shape[1] - sheet_width]
-    return (left < 128).any(axis=(1, 2)).tolist()
+    return np.asarray((left < 128).any(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("side", [12, 16, 28, 64])
