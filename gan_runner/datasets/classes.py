@@ -4,13 +4,13 @@ import json
 import posixpath
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gan_runner.datasets.base import first
 from gan_runner.datasets.image_files import ImageFiles
-from gan_runner.errors import UserError
+from gan_runner.errors import UserError, one_line
 
 LIST = "dataset.json"
 MOST_CLASSES = 100_000  # a larger label is a slip, and would make an enormous embedding
@@ -55,48 +55,47 @@ def find_classes(files: ImageFiles, labels_wanted: bool) -> Classes:
 
 def text_order(files: ImageFiles) -> Classes:
     """The classes as earlier versions found them: "10" comes before "2", and a folder without images has no number."""
-    images = list(files.stamps)
-    shared = len(_parts(_shared_folder(images)))
-    folders = {image: _parts(posixpath.dirname(image))[shared:] for image in images}
-    if not all(folders.values()):
-        return Classes(images)
-    class_of = {image: folder[0] for image, folder in folders.items()}
-    return Classes(images, class_of, sorted(set(class_of.values())))
+    folders = _folders(files)
+    if (shared := _shared(folders)) in folders.values():
+        return Classes([*folders])
+    level = len(_parts(shared))
+    class_of = {image: _parts(folder)[level] for image, folder in folders.items()}
+    return Classes([*folders], class_of, sorted(set(class_of.values())))
 
 
 def _parts(folder: str) -> list[str]:
     return folder.split("/") if folder else []
 
 
-def _shared_folder(images: Iterable[str]) -> str:
-    """The folder that all images are in; "" for the root."""
-    return posixpath.commonpath(map(posixpath.dirname, images))
+def _folders(files: ImageFiles) -> dict[str, str]:
+    """The folder of each image; "" for the root."""
+    return {image: posixpath.dirname(image) for image in files.stamps}
+
+
+def _shared(folders: Mapping[str, str]) -> str:
+    """The folder that all images are in."""
+    return posixpath.commonpath(set(folders.values()))
 
 
 def _by_folder(files: ImageFiles, labels_wanted: bool) -> Classes:
     """A class is a folder right below the one that all images share."""
-    images, beside = list(files.stamps), list[str]()
-    while labels_wanted:
-        shared = _shared_folder(images)
-        here = [image for image in images if posixpath.dirname(image) == shared]
-        if not here or len(here) == len(images):
-            break
-        beside += here
-        images = [image for image in images if posixpath.dirname(image) != shared]
-    shared = _shared_folder(images)
-    if labels_wanted and any(posixpath.dirname(image) == shared for image in images):
+    folders = _folders(files)
+    shared, beside = _shared(folders), list[str]()
+    while labels_wanted and shared in (used := set(folders.values())) and len(used) > 1:
+        beside += [image for image, folder in folders.items() if folder == shared]
+        folders = {image: folder for image, folder in folders.items() if folder != shared}
+        shared = _shared(folders)
+    if labels_wanted and shared in folders.values():
         shared = _parent_of_several(files, shared)  # of one class with images, and others that are empty
+    if shared in folders.values():
+        return Classes([*files.stamps])
     level = len(_parts(shared))
-    below = {image: _parts(posixpath.dirname(image))[level:] for image in images}
-    if not all(below.values()):
-        return Classes(list(files.stamps))
-    class_of = {image: folder[0] for image, folder in below.items()}
-    empty = _children(files, shared)
+    class_of = {image: _parts(folder)[level] for image, folder in folders.items()}
     remarks = [f"images beside the class folders are left out ({len(beside):,}): {first(beside)}"] if beside else []
-    if _are_parts(set(class_of.values())):
-        remarks.append(_told_parts(files, shared, class_of.values(), labels_wanted))
-        return Classes(images, remarks=remarks)
-    return Classes(images, class_of, _by_number({*class_of.values(), *empty}), remarks)
+    found = set(class_of.values())
+    if _are_parts(found):
+        return Classes([*folders], remarks=[*remarks, _told_parts(files, shared, found, labels_wanted)])
+    return Classes([*folders], class_of, _by_number(found.union(_children(files, shared))), remarks)
 
 
 def _children(files: ImageFiles, folder: str) -> list[str]:
@@ -122,9 +121,9 @@ def _are_parts(folders: set[str]) -> bool:
     return bool(names & TRAINING) and bool(names & OTHER_PARTS) and names <= TRAINING | OTHER_PARTS
 
 
-def _told_parts(files: ImageFiles, shared: str, folders: Iterable[str], labels_wanted: bool) -> str:
+def _told_parts(files: ImageFiles, shared: str, folders: set[str], labels_wanted: bool) -> str:
     """That the folders are the parts of a dataset, and how to choose one; a `UserError` if they would be classes."""
-    names = sorted(set(folders))
+    names = sorted(folders)
     training = next(name for name in names if name.lower() in TRAINING)
     chosen = shlex.quote(f"dataset.root={files.root / shared / training}")
     how = f"unpack it to choose '{training}'" if files.archive else f"for '{training}' alone: {chosen}"
@@ -138,7 +137,7 @@ def _told_parts(files: ImageFiles, shared: str, folders: Iterable[str], labels_w
 
 def _read_list(files: ImageFiles) -> tuple[str, str, Any] | None:
     """A dataset.json in the root, or on the way to the images: its path, its folder, and its labels."""
-    parts = _parts(_shared_folder(files.stamps))
+    parts = _parts(_shared(_folders(files)))
     for folder in ("/".join(parts[:depth]) for depth in range(len(parts) + 1)):
         path = posixpath.join(folder, LIST)
         try:
@@ -146,7 +145,7 @@ def _read_list(files: ImageFiles) -> tuple[str, str, Any] | None:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
             continue
         except Exception as error:  # a zip raises almost anything for a broken entry
-            raise UserError(f"dataset.root: '{path}' in '{files.root}' cannot be read: {error}") from None
+            raise UserError(f"dataset.root: '{path}' in '{files.root}' cannot be read: {one_line(error)}") from None
         if isinstance(content, dict) and "labels" in content:
             return path, folder, content["labels"]
     return None
