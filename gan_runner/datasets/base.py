@@ -30,7 +30,8 @@ DESCRIPTIVE = ("class_names", "num_files", "remarks")  # attributes of a dataset
 
 def in_one_line(text: object) -> str:
     """Text in which line breaks, and whatever else would steer a terminal, are escaped: names come from the disk."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    kept = "\u200c\u200d"  # join letters, and do nothing else
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def first(names: Sequence[str], count: int = 5) -> str:

@@ -105,8 +105,8 @@ def test_names_must_fit_the_classes() -> None:
 
 
 def test_names_take_one_line_each() -> None:
-    data = array(2, 1, 8, 8, labels=[0, 1], num_classes=2, class_names=["a\nb", "\x1b[31mred\u202e"])
-    assert data.class_names == ("a\\nb", "\\x1b[31mred\\u202e")
+    data = array(2, 1, 8, 8, labels=[0, 1], num_classes=2, class_names=["a\nb", "\x1b[31mred\u202e می\u200cخواهم"])
+    assert data.class_names == ("a\\nb", "\\x1b[31mred\\u202e می\u200cخواهم")
 
 
 # As computed by an earlier version, which knew nothing of names: a run of it must go on.

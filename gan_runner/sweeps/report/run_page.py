@@ -169,8 +169,9 @@ def changes(run: Run) -> list[Part]:
 def made_with(runs: Sequence[Run]) -> list[Part]:
     """Commit, versions, machine and data: each value once, if the runs differ."""
     facts: dict[str, list[str]] = {}
-    for origin in (run.origin for run in runs):
-        told = {"commit": origin.git_commit or "not known", "data": origin.fingerprint[:16]}
+    for origin, its_data in ((run.origin, run.data) for run in runs):
+        told = {"commit": origin.git_commit or "not known", "data": its_data.description}
+        told |= {"fingerprint of the data": origin.fingerprint[:16]}
         told |= {"extractor": origin.extractor[:16]} if origin.extractor else {}
         told |= {"device": str(origin.machine.get("device", "")), "threads": str(origin.machine.get("threads", ""))}
         told |= {f"parameters of the {name}": f"{count:,}" for name, count in origin.parameters.items()}
