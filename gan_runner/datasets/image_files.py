@@ -12,12 +12,10 @@ from gan_runner.datasets.decoding import extensions
 from gan_runner.datasets.walking import Walk, is_hidden
 from gan_runner.errors import UserError
 
-MOST_BYTES = 2**29  # of one file: more than any picture that Pillow agrees to decode
+_MOST_BYTES = 2**29  # of one file: more than any picture that Pillow agrees to decode
 # A zip may promise gigabytes in a few bytes. Pictures of one colour are compressed as much, but are not that large.
 _ABSURD_RATIO, _ABSURD_FROM = 200, 2**24
-_PIECE = (
-    2**12
-)  # bytes of a zip that are decompressed at once, because bzip2 and LZMA do not stop where they are asked to
+_PIECE = 2**12  # bytes read at once, because bzip2 and LZMA decompress all that they are given
 _NAMED = 3  # of the files that are left out for the same reason
 
 Stamp = tuple[int, int]
@@ -50,15 +48,13 @@ class ImageFiles:
             mode = os.stat(root).st_mode
             if stat.S_ISDIR(mode):
                 found.take_folder(root)
-            elif stat.S_ISREG(mode):
-                archive = _open_zip(root)
-                found.take_zip(archive)
-            else:
-                raise UserError(f"dataset.root: '{root}' is neither a folder nor a zip of images")
         except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
             raise UserError(f"dataset.root: '{root}' does not exist; allowed: a folder or a .zip of images") from None
         except OSError as error:
             raise UserError(f"dataset.root: '{root}' cannot be read: {error.strerror}") from None
+        if not stat.S_ISDIR(mode):
+            archive = _open_zip(root, mode)
+            found.take_zip(archive)
 
         remarks = [remark(reason, names) for reason, names in found.left_out.items()]
         if not found.stamps:
@@ -72,23 +68,25 @@ class ImageFiles:
         source = self._sources[name]
         if isinstance(source, str):
             with open(os.path.join(self.root, source), "rb") as file:
-                content = file.read(MOST_BYTES + 1)
-        else:
-            content = self._read_entry(source)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
-        return content
-
-    def _read_entry(self, entry: zipfile.ZipInfo) -> bytes:
+                _refuse_large(os.fstat(file.fileno()).st_size)
+                return file.read()
         assert self.archive is not None
-        if entry.flag_bits & 1:
-            raise ValueError("it is encrypted")
-        if entry.file_size > MOST_BYTES:
-            raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
-        if entry.file_size > max(_ABSURD_FROM, _ABSURD_RATIO * entry.compress_size):
-            raise ValueError(f"it is absurdly compressed: {entry.compress_size} bytes for {entry.file_size}")
-        with self.archive.open(entry) as file:  # gives no more bytes than the entry says that it has
-            return b"".join(iter(lambda: file.read(_PIECE), b""))
+        return _read_entry(self.archive, source)
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.flag_bits & 1:
+        raise ValueError("it is encrypted")
+    _refuse_large(entry.file_size)
+    if entry.file_size > max(_ABSURD_FROM, _ABSURD_RATIO * entry.compress_size):
+        raise ValueError(f"it is absurdly compressed: {entry.compress_size} bytes for {entry.file_size}")
+    with archive.open(entry) as file:  # gives no more bytes than the entry says that it has
+        return b"".join(iter(lambda: file.read(_PIECE), b""))
+
+
+def _refuse_large(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
 
 
 class _Inventory:
@@ -102,7 +100,7 @@ class _Inventory:
         self.left_out: dict[str, list[str]] = {}
 
     def leave_out(self, reason: str, name: str) -> None:
-        self.left_out.setdefault(reason, []).append(_plain(name))
+        self.left_out.setdefault(reason, []).append(f"'{_plain(name)}'")
 
     def take_folder(self, root: Path) -> None:
         for path, entry in Walk(root, self.leave_out):
@@ -149,10 +147,10 @@ class _Inventory:
         self.folders.update(name for name in names if name)
 
 
-def remark(reason: str, names: Collection[str]) -> str:
-    """A sentence about what is left out, with its number and the first names."""
-    shown = ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED])
-    return f"left out are {reason} ({len(names)}): {shown}{' …' if len(names) > _NAMED else ''}"
+def remark(what: str, examples: Collection[str]) -> str:
+    """A sentence about what is left out: its number, and the first examples."""
+    shown = ", ".join(sorted(examples)[:_NAMED]) + (" …" if len(examples) > _NAMED else "")
+    return f"left out are {what} ({len(examples)}): {shown}"
 
 
 def _parents(name: str) -> list[str]:
@@ -180,8 +178,10 @@ def _entry_name(entry: zipfile.ZipInfo) -> str:
         return entry.filename
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path, mode: int) -> zipfile.ZipFile:
     try:
+        if not stat.S_ISREG(mode):  # a pipe would be waited for
+            raise ValueError("it is no file")
         return zipfile.ZipFile(path)
     except Exception as error:  # on a damaged file, zipfile raises almost anything
         raise UserError(f"dataset.root: '{path}' is neither a folder nor a readable zip: {error}") from None
