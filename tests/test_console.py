@@ -97,11 +97,11 @@ def test_work_that_is_usually_short_is_told_of_only_where_it_is_not(monkeypatch,
     clock = Clock(monkeypatch)
     progress = Progress("decoded", 1000, pause=15.0)
     for done in range(1, 1001):
-        clock.now += 0.1
+        clock.now += 1 / 8
         progress.show(done, "into the cache")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5  # in a hundred seconds, after each 5 %
-    assert lines[0] == "decoded 150/1000  into the cache  85 s left"
+    assert len(lines) == 8  # in 125 seconds
+    assert lines[0] == "decoded 120/1000  into the cache  110 s left"
 
 
 def test_a_terminal_has_one_bar_at_a_time(monkeypatch):

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from gan_runner.datasets import CelebA
-from gan_runner.datasets.celeba import ATTRIBUTES, PARTITION
 from gan_runner.datasets.image_files import ImageFiles
 from gan_runner.errors import UserError
 
@@ -164,7 +163,7 @@ def test_lists_beside_the_faces_are_not_left_out(root: Path) -> None:
         shutil.copy(name, root / "img_align_celeba")
     (root / "img_align_celeba" / "notes.txt").touch()
     (root / "img_align_celeba" / "again").symlink_to("..")
-    files = ImageFiles.find(root / "img_align_celeba", lists=(PARTITION, ATTRIBUTES))
+    files = ImageFiles.find(root / "img_align_celeba", lists=("list_eval_partition.txt", "list_attr_celeba.txt"))
     assert [remark for remark in files.remarks if "list_" in remark] == []
     assert len(files.remarks) == 2
     assert len(celeba(root / "img_align_celeba")) == 6
