@@ -101,7 +101,7 @@ def test_a_floating_point_pfm_is_scaled() -> None:
 
 @pytest.mark.parametrize("highest", [1, 255, 65535, 2**31 - 1])
 def test_integers_of_32_bits_are_refused(highest: int) -> None:
-    values = (UNIT * highest).astype(np.int32)
+    values = (UNIT.astype(np.float64) * highest).astype(np.int32)
     with pytest.raises(ValueError, match="signed integers, of which nothing says what is black and white"):
         grey(encoded(Image.fromarray(values), "TIFF"))
     with pytest.raises(ValueError, match="32-bit integers, of which nothing says what is white"):
