@@ -213,7 +213,11 @@ def _decode_in_order(
             return decode(files.read(name))
         except Image.UnidentifiedImageError:  # its message tells where in memory the file was
             return "UnidentifiedImageError: it is in no format that can be decoded here"
+        except MemoryError:
+            raise UserError(f"dataset.root: there is not enough memory to decode '{name}'") from None
         except Exception as error:  # on a broken file, Pillow's decoders raise almost anything
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's: to be skipped once is not for ever
+                raise UserError(f"dataset.root: '{name}' cannot be read: {error.strerror}") from None
             return type_and_message(error)
 
     workers = min(_WORKERS, os.cpu_count() or 1)

@@ -112,8 +112,11 @@ class _Inventory:
                     status = entry.stat()
                 except OSError as error:
                     self.leave_out(f"files that cannot be read ({error.strerror})", path)
-                else:
+                    continue
+                if os.access(entry.path, os.R_OK):
                     self._add(name, path, (status.st_size, status.st_mtime_ns))
+                else:
+                    self.leave_out("files that may not be read", path)
 
     def take_zip(self, archive: zipfile.ZipFile) -> None:
         for entry in archive.infolist():

@@ -125,7 +125,7 @@ LUMA = COLOURS @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
 def test_other_kinds_of_colour_become_rgb(mode: str, format: str, loss: int) -> None:
     options = {"quality": 100, "subsampling": 0} if format == "JPEG" and mode == "RGB" else {}
     content = encoded(Image.fromarray(COLOURS).convert(mode), format, **options)
-    assert Image.open(io.BytesIO(content)).mode == mode
+    assert Image.open(io.BytesIO(content)).mode in (mode, "RGB")  # before Pillow 12, its TIFFs of YCbCr are RGB
     assert np.abs(colour(content) - COLOURS.astype(int)).max() <= loss
     assert np.abs(grey(content) - LUMA).max() <= loss + 1
 

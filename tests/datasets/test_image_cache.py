@@ -104,6 +104,33 @@ def test_a_picture_of_absurd_size_is_skipped(
     assert f"'d.png' ({reason}: " in files.remarks[0]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "'b.png' cannot be read: Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), "'b.png' cannot be read: Stale file handle"),
+        (MemoryError(), "not enough memory to decode 'b.png'"),
+    ],
+)
+def test_a_fault_of_the_machine_is_not_kept_as_one_of_the_file(
+    flat: tuple[Path, np.ndarray], cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    root, contents = flat
+    original = ImageFiles.read
+
+    def read(files: ImageFiles, name: str) -> bytes:
+        if name == "b.png":
+            raise error
+        return original(files, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFiles, "read", read)
+        with pytest.raises(UserError, match=rf"dataset\.root: .*{said}"):
+            loaded(root)
+    assert list(cache.iterdir()) == []
+    assert np.array_equal(loaded(root), contents)
+
+
 def test_half_a_cache_entry_is_none(flat: tuple[Path, np.ndarray], cache: Path) -> None:
     root, contents = flat
     loaded(root)
