@@ -272,7 +272,7 @@ def test_an_interrupt_is_answered_at_once(many: tuple[Path, int], cache: Path, e
     time.sleep(1)
     (many[0].parent / "go").touch()  # what is being decoded is decoded
     _, error = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     assert "KeyboardInterrupt" in error
     assert list(cache.iterdir()) == []
 
