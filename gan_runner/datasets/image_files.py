@@ -39,7 +39,7 @@ class ImageFiles:
 
     @classmethod
     def find(cls, root: Path, lists: Collection[str] = ()) -> "ImageFiles":
-        """The images in `root`, beside which the dataset itself reads the files named in `lists`.
+        """The images in `root`, beside which, in whatever folder, the dataset itself reads the files named in `lists`.
 
         Raises `UserError` if `root` is not a folder or zip of images.
         """
@@ -132,7 +132,7 @@ class _Inventory:
                 self._add(name, entry, (entry.file_size, entry.CRC))
 
     def _is_used(self, name: str) -> bool:
-        if name in self._lists or PurePosixPath(name).suffix.lower() in extensions():
+        if self._is_list(name) or PurePosixPath(name).suffix.lower() in extensions():
             return True
         self._add_folders(_parents(name))
         self.leave_out("files that are no images", name)
@@ -143,8 +143,11 @@ class _Inventory:
             self.leave_out("files whose name another has", name)
         self.sources[name] = source
         self._add_folders(_parents(name))
-        if name not in self._lists:
+        if not self._is_list(name):
             self.stamps[name] = stamp
+
+    def _is_list(self, name: str) -> bool:
+        return PurePosixPath(name).name in self._lists
 
     def _add_folders(self, names: Iterable[str]) -> None:
         self.folders.update(name for name in names if name)

@@ -214,13 +214,13 @@ def test_files_unpacked_with_backslashes_keep_their_folders(tmp_path: Path) -> N
 
 
 def test_what_is_no_image_is_counted_and_the_first_are_named(photos: Path) -> None:
-    put(photos, "notes.txt", "cat/film.mpeg", "cat/plot.eps", "data.h5", "more.zip", "dataset.json")
+    put(photos, "notes.txt", "cat/film.mpeg", "cat/plot.eps", "data.h5", "more.zip", "dataset.json", "cat/dataset.json")
     put(photos, ".hidden.png", ".thumbnails/a.png", "__MACOSX/a.png", ".hidden.txt")
     files = ImageFiles.find(photos, lists=("dataset.json",))
     assert list(files.stamps) == ALL
     assert files.remarks == ["left out are files that are no images (5): 'cat/film.mpeg', 'cat/plot.eps', 'data.h5' …"]
-    assert files.read("dataset.json") == PNG
-    assert "(6)" in ImageFiles.find(photos).remarks[0]
+    assert files.read("dataset.json") == files.read("cat/dataset.json") == PNG
+    assert "(7)" in ImageFiles.find(photos).remarks[0]
 
 
 @pytest.mark.parametrize("end", [".jfif", ".jpe", ".JPG", ".mpo", ".tga", ".webp", ".Png", ".tif", ".jp2", ".qoi"])
