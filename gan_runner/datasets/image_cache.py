@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gan_runner.console import PAUSE, Progress, say
 from gan_runner.datasets.decoding import Crop, Size, decode
-from gan_runner.datasets.image_files import ImageFiles, remark
+from gan_runner.datasets.image_files import ImageFiles, examples
 from gan_runner.errors import UserError, type_and_message
 from gan_runner.heartbeat import heartbeat
 from gan_runner.paths import cache_folder, write_atomically
@@ -68,8 +68,8 @@ def load(
         lambda file: _decode_into(file, files, names, partial(decode, size=size, crop=crop, channels=channels))
     )
     if index.skipped:
-        reasons = [f"'{name}' ({reason})" for name, reason in index.skipped.items()]
-        files.remarks.append(remark("images that cannot be used", reasons))
+        reasons = examples(f"'{name}' ({reason})" for name, reason in index.skipped.items())
+        files.remarks.append(f"why images could not be used: {reasons}")
     kept = [name for name in names if name not in index.skipped]
     mapped = np.memmap(entry.pixels, np.uint8, mode="c", shape=(len(kept), *index.shape))
     return torch.from_numpy(mapped), kept, list(index.skipped)

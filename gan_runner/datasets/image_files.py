@@ -16,7 +16,7 @@ _MOST_BYTES = 2**29  # of one file: more than any picture that Pillow agrees to 
 # A zip may promise gigabytes in a few bytes. Pictures of one colour are compressed as much, but are not that large.
 _ABSURD_RATIO, _ABSURD_FROM = 200, 2**24
 _PIECE = 2**12  # bytes read at once, because bzip2 and LZMA decompress all that they are given
-_NAMED = 3  # of the files that are left out for the same reason
+_SHOWN = 3  # of the files that are left out for the same reason
 
 Stamp = tuple[int, int]
 
@@ -56,7 +56,7 @@ class ImageFiles:
             archive = _open_zip(root, mode)
             found.take_zip(archive)
 
-        remarks = [remark(reason, names) for reason, names in found.left_out.items()]
+        remarks = [f"{what} are left out ({len(names)}): {examples(names)}" for what, names in found.left_out.items()]
         if not found.stamps:
             what = "; ".join(remarks) or "it is empty"
             raise UserError(f"dataset.root: no images in '{root}': {what} (allowed: {', '.join(sorted(extensions()))})")
@@ -153,10 +153,10 @@ class _Inventory:
         self.folders.update(name for name in names if name)
 
 
-def remark(what: str, examples: Collection[str]) -> str:
-    """A sentence about what is left out: its number, and the first examples."""
-    shown = ", ".join(sorted(examples)[:_NAMED]) + (" …" if len(examples) > _NAMED else "")
-    return f"left out are {what} ({len(examples)}): {shown}"
+def examples(shown: Iterable[str]) -> str:
+    """The first of them, in one line."""
+    first = sorted(shown)
+    return ", ".join(first[:_SHOWN]) + (" …" if len(first) > _SHOWN else "")
 
 
 def _parents(name: str) -> list[str]:

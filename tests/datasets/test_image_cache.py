@@ -86,7 +86,7 @@ def test_what_is_skipped_is_told_with_the_reason_each_time(flat: tuple[Path, np.
         assert np.array_equal(pixels.permute(0, 2, 3, 1), contents[[0, 2]])
         assert (kept, skipped) == (["a.png", "c.png"], ["b.png", "d.tif"])
         assert files.remarks == [
-            "left out are images that cannot be used (2): "
+            "why images could not be used: "
             "'b.png' (UnidentifiedImageError: it is in no format that can be decoded here), "
             "'d.tif' (ValueError: its floating-point values are 7 to 7; allowed: 0 (black) to 1 (white))"
         ]

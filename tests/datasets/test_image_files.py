@@ -57,14 +57,14 @@ def test_a_link_to_a_folder_above_is_told_and_passed_over(photos: Path, target: 
     files = ImageFiles.find(photos)
     assert time.perf_counter() - begun < 2
     assert list(files.stamps) == ALL
-    assert files.remarks == [f"left out are links to a folder above (1): '{place}'"]
+    assert files.remarks == [f"links to a folder above are left out (1): '{place}'"]
 
 
 def test_the_root_may_be_a_link_and_hold_one_to_itself(photos: Path) -> None:
     (photos.parent / "data").symlink_to(photos)
     (photos / "photos").symlink_to(photos)
     assert found(photos.parent / "data") == ALL
-    assert "links to a folder above (1): 'photos'" in remarks(photos.parent / "data")
+    assert "links to a folder above are left out (1): 'photos'" in remarks(photos.parent / "data")
 
 
 def test_a_folder_counts_before_a_link_to_it_and_of_two_links_the_first(photos: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_folder_counts_before_a_link_to_it_and_of_two_links_the_first(photos: 
     (photos / "z").symlink_to(tmp_path / "elsewhere")
     (photos / "y").symlink_to(tmp_path / "elsewhere")
     assert found(photos) == [*ALL, "y/3.png"]
-    assert remarks(photos) == "left out are links to a folder that is read already (2): 'a link', 'z'"
+    assert remarks(photos) == "links to a folder that is read already are left out (2): 'a link', 'z'"
 
 
 def test_a_folder_inside_one_that_is_linked_too_is_read_once(photos: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_folder_inside_one_that_is_linked_too_is_read_once(photos: Path, tmp_p
     (photos / "a").symlink_to(tmp_path / "elsewhere/inner")
     (photos / "b").symlink_to(tmp_path / "elsewhere")
     assert found(photos) == ["a/4.png", "b/3.png", *ALL]
-    assert remarks(photos) == "left out are folders that are read already by another name (1): 'b/inner'"
+    assert remarks(photos) == "folders that are read already by another name are left out (1): 'b/inner'"
 
 
 def test_folders_that_are_linked_with_each_other_end(photos: Path, tmp_path: Path) -> None:
@@ -117,9 +117,11 @@ def test_what_would_never_end_is_not_opened(photos: Path) -> None:
         os.chdir(here)
         assert found(photos) == ALL
     said = remarks(photos)
-    assert "links that lead to no file or folder (2): 'broken.png', 'null.png'" in said
-    assert "pipes, sockets or devices (2): 'pipe.png', 'socket.png'" in said
-    assert "files that cannot be read (Too many levels of symbolic links) (2): 'loop.png', 'pool.png'" in said
+    assert "links that lead to no file or folder are left out (2): 'broken.png', 'null.png'" in said
+    assert "pipes, sockets or devices are left out (2): 'pipe.png', 'socket.png'" in said
+    assert (
+        "files that cannot be read (Too many levels of symbolic links) are left out (2): 'loop.png', 'pool.png'" in said
+    )
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def test_a_folder_that_may_not_be_read_is_told(photos: Path) -> None:
         files = ImageFiles.find(photos)
     assert list(files.stamps) == ["cat/1.png"]
     assert files.folders == ("cat", "dog")
-    assert files.remarks == ["left out are folders that cannot be read (Permission denied) (1): 'dog'"]
+    assert files.remarks == ["folders that cannot be read (Permission denied) are left out (1): 'dog'"]
     photos.chmod(0)
     with as_nobody(), pytest.raises(UserError, match=r"dataset\.root: '.*photos' cannot be read: Permission denied"):
         ImageFiles.find(photos)
@@ -167,7 +169,7 @@ def test_a_file_that_may_not_be_read_is_told(photos: Path, monkeypatch: pytest.M
     files = ImageFiles.find(photos)
     assert list(files.stamps) == ["cat/1.png"]
     assert files.folders == ("cat", "dog")
-    assert files.remarks == ["left out are files that may not be read (1): 'dog/2.png'"]
+    assert files.remarks == ["files that may not be read are left out (1): 'dog/2.png'"]
 
 
 def test_folders_deeper_than_a_path_may_be_long_are_told(photos: Path) -> None:
@@ -179,7 +181,7 @@ def test_folders_deeper_than_a_path_may_be_long_are_told(photos: Path) -> None:
             os.chdir(name)
         Path("3.png").write_bytes(PNG)
         assert found(photos) == ALL
-        assert "files that cannot be read (File name too long) (1): 'deepdeep" in remarks(photos)
+        assert "files that cannot be read (File name too long) are left out (1): 'deepdeep" in remarks(photos)
     finally:
         os.unlink("3.png")
         for name in names:
@@ -202,7 +204,7 @@ def test_names_that_cannot_be_printed_are_escaped_and_read(photos: Path) -> None
 def test_two_names_that_become_one_are_told(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.png", "cat\\1.png")
     assert found(tmp_path) == ["cat/1.png"]
-    assert remarks(tmp_path) == "left out are files whose name another has (1): 'cat/1.png'"
+    assert remarks(tmp_path) == "files whose name another has are left out (1): 'cat/1.png'"
 
 
 def test_files_unpacked_with_backslashes_keep_their_folders(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_what_is_no_image_is_counted_and_the_first_are_named(photos: Path) -> No
     put(photos, ".hidden.png", ".thumbnails/a.png", "__MACOSX/a.png", ".hidden.txt")
     files = ImageFiles.find(photos, lists=("dataset.json",))
     assert list(files.stamps) == ALL
-    assert files.remarks == ["left out are files that are no images (5): 'cat/film.mpeg', 'cat/plot.eps', 'data.h5' …"]
+    assert files.remarks == ["files that are no images are left out (5): 'cat/film.mpeg', 'cat/plot.eps', 'data.h5' …"]
     assert files.read("dataset.json") == files.read("cat/dataset.json") == PNG
     assert "(7)" in ImageFiles.find(photos).remarks[0]
 
@@ -246,7 +248,7 @@ ROOTS = {
     "nul\0": "does not exist",
     "x" * 300: "cannot be read: File name too long",
     "empty": "no images in '.*': it is empty",
-    "texts": r"no images in '.*': left out are files that are no images \(1\): 'a.txt' \(allowed: \.apng, ",
+    "texts": r"no images in '.*': files that are no images are left out \(1\): 'a.txt' \(allowed: \.apng, ",
     "empty.zip": "no images",
 }
 
@@ -308,8 +310,8 @@ def test_entries_that_are_no_files_of_their_own_are_told(tmp_path: Path) -> None
     files = ImageFiles.find(tmp_path / "a.zip")
     assert files.read("1.png") == b"last"
     assert files.remarks == [
-        "left out are files whose name another has (1): '1.png'",
-        "left out are links in a zip (1): '2.png'",
+        "files whose name another has are left out (1): '1.png'",
+        "links in a zip are left out (1): '2.png'",
     ]
 
 
