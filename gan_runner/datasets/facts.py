@@ -75,11 +75,11 @@ def describe(dataset: Dataset) -> str:
 
 def about_data(dataset: Dataset) -> list[str]:
     """What to say before the data are trained on: what they are, and what of them is not used."""
-    lines = [f"data: {sentence}" for sentence in (describe(dataset), *dataset.remarks)]
+    lines = [f"data: {describe(dataset)}"]
     if dataset.skipped:
         count = len(dataset.skipped)
         lines.append(f"warning: images that could not be used are left out ({count:,}): {first(dataset.skipped)}")
-    return lines
+    return [*lines, *(f"data: {remark}" for remark in dataset.remarks)]
 
 
 def _classes(facts: DataFacts, counts: list[int]) -> str:

@@ -7,14 +7,16 @@ import torch
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.classes import LIST, find_classes, text_order
-from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
+from gan_runner.datasets.decoding import Crop, Size
+from gan_runner.datasets.image_cache import load
+from gan_runner.datasets.image_files import ImageFiles
 
 
 class Images(ArrayDataset):
     """The images of a folder or a .zip, as (channels, height, width).
 
     If all images are in sub-folders, these are the classes, in the order of their names, or of their numbers if all
-    names are numbers. For `crop` and `size` see `image_files.load`. Images that cannot be decoded, or are too small for
+    names are numbers. For `crop` and `size` see `image_cache.load`. Images that cannot be decoded, or are too small for
     `crop`, are skipped. Raises `UserError` if fewer than two are left, if none is left of a class, unless
     `allow_empty`, or if `root` is not a folder or zip of images.
 
@@ -52,6 +54,6 @@ class Images(ArrayDataset):
             skipped=skipped,
             class_names=classes.names,
             num_files=len(files.stamps),
-            remarks=[*files.remarks, *classes.remarks],
+            remarks=[*classes.remarks, *files.remarks],
         )
         self.class_order = class_order

@@ -47,9 +47,10 @@ def test_a_run_says_what_its_data_are(typed, tmp_path):
     line = "12 images of 14 files, 8×8, 1 channel; classes 0 = cat (4), 1 = dog (4), 2 = Жук (4)"
     lines = ended.err.splitlines()
     first = lines.index(f"data: {line}")
-    assert lines[first + 1] == "data: images beside the class folders are left out (1): 'beside.png'"
-    assert lines[first + 2] == "warning: images that could not be used are left out (1): 'cat/broken.png'"
-    assert lines[first + 3].endswith("from step 0 to 4 on cpu")
+    assert lines[first + 1] == "warning: images that could not be used are left out (1): 'cat/broken.png'"
+    assert lines[first + 2] == "data: images beside the class folders are left out (1): 'beside.png'"
+    assert lines[first + 3].startswith("data: why images could not be used: 'cat/broken.png' (")
+    assert lines[first + 4].endswith("from step 0 to 4 on cpu")
 
     data = told(tmp_path / "run")
     assert data["description"] == line
