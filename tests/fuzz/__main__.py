@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz commands --from 0 --count 10000`, also `trees`; `--only N` runs one case and keeps its place."""
+"""`python -m tests.fuzz commands --from 0 --count 10000`, or `trees`; `--only N` runs one case and keeps its place."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz import commands, rules, running, tree_rules, trees  # tree_rules adds its rules
+from tests.fuzz import commands, rules, running, tree_rules, trees
 from tests.fuzz.case import Case, Ended
 from tests.fuzz.failures import Failures
 from tests.fuzz.world import Inputs
@@ -63,19 +63,24 @@ def _run(make, numbers: range, scratch: Path, arguments: argparse.Namespace) -> 
         if time.monotonic() - said > EVERY:
             said = time.monotonic()
             print(f"{done}/{len(numbers)} cases, {len(failures.kinds)} kinds of failures", file=sys.stderr, flush=True)
+            if arguments.failures is not None:
+                failures.write(arguments.failures)
     if arguments.failures is not None:
         failures.write(arguments.failures)
     if arguments.only is None:
         print(failures.table())
     by_status = ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items(), key=str))
-    print(f"{len(numbers)} cases in {time.monotonic() - begun:.0f} s, {len(failures.kinds)} kinds of failures ({by_status})")
+    seconds, kinds = time.monotonic() - begun, len(failures.kinds)
+    print(f"{len(numbers)} cases in {seconds:.0f} s, {kinds} kinds of failures ({by_status})")
     return 1 if failures.kinds else 0
 
 
 def check(case: Case, inputs: Inputs, place: Path, limit: float = running.LIMIT) -> tuple[Ended, list[tuple[str, str]]]:
     """Runs a case in `place`, and applies the rules."""
     ended = running.run(case, inputs, place, limit)
-    return ended, rules.broken(case, ended, place)
+    return ended, [
+        (rule.__name__, sentence) for rule in (*rules.RULES, *tree_rules.RULES) for sentence in rule(case, ended, place)
+    ]
 
 
 def _show(case: Case, ended: Ended, found: list[tuple[str, str]], place: Path) -> None:

@@ -175,4 +175,3 @@ def _home(rng: Random) -> dict[str, Any]:
         draft.may_write.clear()
         expect = {REFUSED}
     return {"draft": draft, "about": f"HOME={home}", "expect": expect, "environment": {"HOME": home}}
-

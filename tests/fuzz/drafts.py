@@ -5,7 +5,7 @@ from random import Random
 
 from tests.fuzz import values
 
-TRAIN_KEYS = {key: (kind, limits) for key, kind, limits in values.keys()}
+TRAIN_KEYS = {key: (kind, limits) for key, kind, limits in values.schema_keys()}
 DOCTOR = [key for key in TRAIN_KEYS if key.startswith("doctor.")]
 NETWORKS = ("architecture.generator", "architecture.discriminator")
 
@@ -72,7 +72,9 @@ def training(rng: Random) -> Draft:
 
 def _dataset(draft: Draft, rng: Random) -> str:
     """Chooses the data, with few samples for its metrics; returns which kind of networks fits."""
-    name = rng.choice(["pattern", "pattern", "gaussian_1d", "ring", "grid", "images", "images", "mnist", "stacked_mnist"])
+    name = rng.choice(
+        ["pattern", "pattern", "gaussian_1d", "ring", "grid", "images", "images", "mnist", "stacked_mnist"]
+    )
     name = rng.choice([name] * 9 + ["celeba", "fashion_mnist"])
     draft.set(dataset=name)
     if name in ("pattern", "gaussian_1d"):
@@ -265,7 +267,9 @@ def printing(rng: Random) -> Draft:
     shown = ["job", "hydra", "all"]
     info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
     options = [["--help"], ["--hydra-help"], ["--version"], ["-h"], *([["--info", i] for i in info])]
-    options += [["--cfg", what] for what in shown] + [["-c", "job", "-p", "device"] if command == "train" else ["-c", "job"]]
+    options += [["--cfg", what] for what in shown] + [
+        ["-c", "job", "-p", "device"] if command == "train" else ["-c", "job"]
+    ]
     draft.words += rng.choice(options)
     if command == "train" and rng.random() < 0.5:
         draft.set(loss=rng.choice(["hinge", "lsgan"]), trainer__steps=3)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from random import Random
 
+from pydantic import BaseModel
+
 from gan_runner.commands.classifier import ClassifierSettings
 from gan_runner.commands.evaluate import EvaluateSettings
 from gan_runner.commands.report import ReportSettings
@@ -12,14 +14,14 @@ from tests.conftest import REPOSITORY
 from tests.fuzz import values
 from tests.fuzz.drafts import Draft
 
-SCHEMA = {
+SCHEMA: dict[str, type[BaseModel]] = {
     "train": Config,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
     "classifier": ClassifierSettings,
     "report": ReportSettings,
 }
-KEYS = {command: list(values.keys(model)) for command, model in SCHEMA.items()}
+KEYS = {command: list(values.schema_keys(model)) for command, model in SCHEMA.items()}
 GROUPS = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
     for folder in sorted((REPOSITORY / "conf").iterdir())
@@ -79,7 +81,9 @@ def choice(draft: Draft, rng: Random) -> Planted:
     if not groups or draft.has("resume"):
         return None
     group = rng.choice(groups)
-    wrong = rng.choice([misspelt(rng.choice(GROUPS[group]), rng), "1", "''", "a/b", "../x", "[nope]", "{a: 1}", "é", "."])
+    wrong = rng.choice(
+        [misspelt(rng.choice(GROUPS[group]), rng), "1", "''", "a/b", "../x", "[nope]", "{a: 1}", "é", "."]
+    )
     if wrong in GROUPS[group]:
         return None
     draft.put(group, wrong)
@@ -154,7 +158,9 @@ def component(draft: Draft, rng: Random) -> Planted:
         draft.words[:] = [word for word in draft.words if ".channels=" not in word]
     wrong = rng.choice(COMPONENTS[name])
     draft.put(name, wrong)
-    return f"wrong value: {name}={wrong}", (name.rpartition(".")[0] if name.endswith("_target_") else name.split(".")[-1],)
+    return f"wrong value: {name}={wrong}", (
+        name.rpartition(".")[0] if name.endswith("_target_") else name.split(".")[-1],
+    )
 
 
 def data_key(draft: Draft, rng: Random) -> Planted:
@@ -253,9 +259,9 @@ GRAMMAR = (
 def grammar(draft: Draft, rng: Random) -> Planted:
     """A word that is none."""
     word = rng.choice(GRAMMAR)
-    if word.startswith(("loss", "trainer", "~loss", "~trainer", "dataset", "device", "+experiment")):
-        if draft.command != "train" or draft.has("resume"):
-            return None
+    of_training = word.startswith(("loss", "trainer", "~loss", "~trainer", "dataset", "device", "+experiment"))
+    if of_training and (draft.command != "train" or draft.has("resume")):
+        return None
     name = word.partition("=")[0]
     if word.startswith("seed") and draft.command == "report":
         return None

@@ -14,7 +14,7 @@ from PIL import Image
 Colour = tuple[int, int, int]
 Make = Callable[[Colour, tuple[int, int]], tuple[bytes, Colour]]  # a file of this colour and size, and what it comes to
 LEVELS = (30, 100, 170, 240)
-COLOURS: list[Colour] = [c for c in product(LEVELS, repeat=3) if len(set(c)) > 1]
+COLOURS: list[Colour] = [(r, g, b) for r, g, b in product(LEVELS, repeat=3) if not r == g == b]
 SIZES = ((1, 1), (1, 1000), (1000, 1), (3, 5), (16, 16), (17, 8), (64, 2), (8, 8), (33, 31))  # width, height
 
 

@@ -21,15 +21,15 @@ UNWRITABLE = (
 )  # fmt: skip
 # Names that a disk takes, and that are to be taken letter for letter.
 LETTERS = (
-    "1.10", "2026_11_25", "007", "1e3", "true", "nan", "None", "0x1F", "1_000", "2024", "a b", "größe", "данные", "写真", "a,b",
-    "lr=0.1", "[a]", "{a}", "a(b)", "it's", 'say "x"', "a;b", "a&b", "#x", "%s", "a:b", "*", "x!", "-x", "a\\b", "+1",
-    "0.0", "1.", "off", "inf", "x#y", "a'b\"c", "(", ")", "a=", "=a", "a]b",
+    "1.10", "2026_11_25", "007", "1e3", "true", "nan", "None", "0x1F", "1_000", "2024", "a b", "größe",
+    "данные", "写真", "a,b", "lr=0.1", "[a]", "{a}", "a(b)", "it's", 'say "x"', "a;b", "a&b", "#x", "%s", "a:b",
+    "*", "x!", "-x", "a\\b", "+1", "0.0", "1.", "off", "inf", "x#y", "a'b\"c", "(", ")", "a=", "=a", "a]b",
 )  # fmt: skip
 ODD_INPUTS = ("file.txt", "loop", "broken", "pipe", "locked", "read_only", "empty", "full")
 
 
 def _odd_needs(path: str) -> set[str]:
-    return {name for name in ODD_INPUTS if path.split("/")[0] == name}
+    return {name for name in ODD_INPUTS if path.split("/", maxsplit=1)[0] == name}
 
 
 def input_path(draft: Draft, rng: Random) -> Planted:
@@ -44,7 +44,11 @@ def input_path(draft: Draft, rng: Random) -> Planted:
     key, path = rng.choice(keys[draft.command]), rng.choice(NOWHERE)
     draft.needs |= _odd_needs(path)
     if key == "dataset.root" and draft.command == "train":
-        draft.words[:] = ["trainer.steps=2", "trainer.batch_size=2", f"dataset={rng.choice(['images', 'mnist', 'celeba'])}"]
+        draft.words[:] = [
+            "trainer.steps=2",
+            "trainer.batch_size=2",
+            f"dataset={rng.choice(['images', 'mnist', 'celeba'])}",
+        ]
     elif key == "dataset.root" and draft.command == "evaluate":
         if draft.value("run") != "labelled":
             return None
@@ -119,14 +123,23 @@ WRONG_YAML = {
     "NUL": GLOBAL + b"trainer:\n  log_every: 1\0\n",
     "itself": GLOBAL + b"defaults:\n  - mine\n",
     "UTF-16": "# @package _global_\ntrainer:\n  log_every: 1\n".encode("utf-16"),
-    "control": GLOBAL + b"name: \"x\x07\"\n\x02\n",
+    "control": GLOBAL + b'name: "x\x07"\n\x02\n',
     "two documents": GLOBAL + b"trainer:\n  log_every: 1\n---\ntrainer:\n  log_every: 2\n",
     "indentation": GLOBAL + b"trainer:\n  log_every: 1\n steps: 2\n",
     "anchor": GLOBAL + b"trainer: *steps\n",
     "missing value": GLOBAL + b"trainer:\n  log_every: ???\n",
     "JSON lines": b'{"a": 1}\n{"b": 2}\n',
 }
-SHOWN = ([], [], [], ["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--info", "defaults"], ["--info", "all"], ["-m"])
+SHOWN: tuple[list[str], ...] = (
+    [],
+    [],
+    [],
+    ["--cfg", "job"],
+    ["--cfg", "job", "--resolve"],
+    ["--info", "defaults"],
+    ["--info", "all"],
+    ["-m"],
+)
 
 
 def own_yaml(rng: Random) -> tuple[Draft, str, bytes, bool]:

@@ -12,27 +12,15 @@ import yaml
 from tests.fuzz.case import COMPLETED, REFUSED, Case, Ended, Entry
 
 Rule = Callable[[Case, Ended, Path], Iterator[str]]
-RULES: list[Rule] = []
-
 # Lines that may stand on standard error before the one that refuses.
 REMARKS = ("warning: ", "data: ", "device=", "Decoding images", "Reading images", "evaluated ", "images ")
 NOISE = re.compile(r"^.*(?:Exception ignored|Fatal Python error|Segmentation fault|[A-Z]\w*Warning: ).*$", re.MULTILINE)
-_CACHED = re.compile(r"cache(/[\w-]+)*(/[\w-]+(\.[\w-]+)+)?")  # a finished entry, or a folder: not hidden, with an extension
+_CACHED = re.compile(
+    r"cache(/[\w-]+)*(/[\w-]+(\.[\w-]+)+)?"
+)  # a finished entry, or a folder: not hidden, with an extension
 _OF_RUN = ("config.yaml", "status.json", "manifest.json", "log.txt", "metrics.jsonl", "generator.safetensors")
 
 
-def rule(function: Rule) -> Rule:
-    """A rule of the list."""
-    RULES.append(function)
-    return function
-
-
-def broken(case: Case, ended: Ended, place: Path) -> list[tuple[str, str]]:
-    """The rules that this case breaks, by name, each with a sentence."""
-    return [(function.__name__, sentence) for function in RULES for sentence in function(case, ended, place)]
-
-
-@rule
 def ends_in_time(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if ended.status is None:
         yield f"still at work after {ended.seconds:.0f} s; last on stderr: {_last_line(ended.err)}"
@@ -40,14 +28,12 @@ def ends_in_time(case: Case, ended: Ended, place: Path) -> Iterator[str]:
         yield f"killed by signal {-ended.status}"
 
 
-@rule
 def has_the_right_status(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if ended.status is not None and ended.status >= 0 and ended.status not in case.expect:
         wanted = " or ".join(map(str, sorted(case.expect)))
         yield f"status {ended.status} instead of {wanted}; last on stderr: {_last_line(ended.err)}"
 
 
-@rule
 def shows_no_traceback(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if case.faults_of_user:
         return
@@ -56,13 +42,11 @@ def shows_no_traceback(case: Case, ended: Ended, place: Path) -> Iterator[str]:
             yield f"a traceback on {'log.txt' if where in ended.logs else where}: {_exception(text)}"
 
 
-@rule
 def is_silent_otherwise(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if found := NOISE.search(ended.err + ended.out):
         yield f"noise: {found[0].strip()}"
 
 
-@rule
 def tells_a_mistake_in_one_line(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if ended.status != REFUSED or _is_sweep_that_ran(case, ended) or case.faults_of_user:
         return
@@ -79,20 +63,17 @@ def tells_a_mistake_in_one_line(case: Case, ended: Ended, place: Path) -> Iterat
         yield f"a mistake, and on stdout: {_last_line(ended.out)}"
 
 
-@rule
 def names_the_mistake(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if ended.status == REFUSED and case.names and not any(name in ended.err for name in case.names):
         yield f"does not name {' or '.join(case.names)}: {_last_line(ended.err)}"
 
 
-@rule
 def leaves_nothing_after_a_mistake(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     """But decoded images and features, whole, in the cache: it took time to make them, and they are right."""
     if ended.status == REFUSED:
         yield from (f"left behind: {path}" for path in sorted(_new(ended)) if not _CACHED.fullmatch(path))
 
 
-@rule
 def touches_nothing_else(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     allowed = () if ended.status == REFUSED or case.prints_only else _writable(case, ended, place)
     for path, entry in ended.before.items():
@@ -101,7 +82,6 @@ def touches_nothing_else(case: Case, ended: Ended, place: Path) -> Iterator[str]
             yield f"{'gone' if after is None else 'changed'}: {path}{_how(entry, after)}"
 
 
-@rule
 def writes_nowhere_else(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     allowed = ("cache", *(() if case.prints_only else _writable(case, ended, place)))
     if ended.status != REFUSED:
@@ -110,20 +90,17 @@ def writes_nowhere_else(case: Case, ended: Ended, place: Path) -> Iterator[str]:
                 yield f"written: {path}"
 
 
-@rule
 def leaves_no_process(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     for line in ended.left:
         yield f"left a process: {line[:80]}"
 
 
-@rule
 def leaves_no_half_made_file(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     for path in sorted(_new(ended)):
         if path.endswith(".tmp") or (path.startswith("cache/") and not _CACHED.fullmatch(path)):
             yield f"half-made: {path}"
 
 
-@rule
 def a_completed_training_has_its_files(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if case.command != "train" or ended.status != COMPLETED or case.prints_only or "-m" in case.words:
         return
@@ -146,7 +123,6 @@ def a_completed_training_has_its_files(case: Case, ended: Ended, place: Path) ->
             yield f"{key} is {config[key]!r} in config.yaml, typed as {text!r}"
 
 
-@rule
 def makes_what_was_typed(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if ended.status == COMPLETED and case.makes is not None and not os.path.isdir(place / "work" / case.makes):
         made = [path for path in sorted(_new(ended)) if path.count("/") == 1 and path.startswith("work/")]
@@ -193,3 +169,20 @@ def _exception(text: str) -> str:
     """The last line of the last traceback."""
     after = text.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
     return next((line.strip() for line in after if line and not line.startswith((" ", "\t"))), "?")
+
+
+RULES: tuple[Rule, ...] = (
+    ends_in_time,
+    has_the_right_status,
+    shows_no_traceback,
+    is_silent_otherwise,
+    tells_a_mistake_in_one_line,
+    names_the_mistake,
+    leaves_nothing_after_a_mistake,
+    touches_nothing_else,
+    writes_nowhere_else,
+    leaves_no_process,
+    leaves_no_half_made_file,
+    a_completed_training_has_its_files,
+    makes_what_was_typed,
+)

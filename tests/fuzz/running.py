@@ -228,10 +228,11 @@ def train(words: list[str], cwd: Path) -> None:
     pid = os.fork()
     if not pid:
         os.chdir(cwd)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for descriptor in (1, 2):
+            os.dup2(os.open(cwd / ".said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
         os._exit(_run_in_this_process("train", words, os.environ | {"GAN_RUNNER_CACHE": str(cwd / ".cache")}))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == 0, f"gan-train {words} ended with {status}"
+    assert status == 0, f"gan-train {words} ended with {status}: {(cwd / '.said').read_text()}"
 
 
 def in_fork(function: Callable[[], object], limit: float = LIMIT) -> Any:

@@ -13,13 +13,13 @@ import yaml
 
 from tests.fuzz import running
 from tests.fuzz.case import COMPLETED, REFUSED, Case, Ended
-from tests.fuzz.rules import rule
-from tests.fuzz.trees import Image, TreeCase
+from tests.fuzz.planting import Image
+from tests.fuzz.rules import Rule
+from tests.fuzz.trees import TreeCase
 
 TOLERANCE = 3  # of 255: a JPEG of one colour, a mixture with white
 
 
-@rule
 def uses_the_right_images(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     """Reads the data set anew, as the run's configuration describes it."""
     if not isinstance(case, TreeCase) or ended.status != COMPLETED or not (place / "work/made").is_dir():
@@ -43,7 +43,6 @@ def uses_the_right_images(case: Case, ended: Ended, place: Path) -> Iterator[str
     yield from _match(truth.used, colours, names, case.channels)
 
 
-@rule
 def says_what_it_does_not_use(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if not isinstance(case, TreeCase) or ended.status != COMPLETED or case.truth.unsure:
         return
@@ -58,7 +57,6 @@ def says_what_it_does_not_use(case: Case, ended: Ended, place: Path) -> Iterator
         yield "a link that was passed over is not told"
 
 
-@rule
 def says_what_the_data_are(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     """In a line on the console, and in manifest.json."""
     if not isinstance(case, TreeCase) or ended.status != COMPLETED or case.truth.unsure:
@@ -76,7 +74,6 @@ def says_what_the_data_are(case: Case, ended: Ended, place: Path) -> Iterator[st
             yield f"class_counts in manifest.json are {data.get('class_counts')}, right is {counts}"
 
 
-@rule
 def names_what_is_wrong_with_a_tree(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if not isinstance(case, TreeCase) or ended.status != REFUSED:
         return
@@ -133,3 +130,11 @@ def _match(used: list[Image], colours: np.ndarray, names: list[str] | None, chan
 def _told(text: str, names: list[str]) -> bool:
     """Whether a line tells their number."""
     return any(re.search(rf"\b{len(names)}\b", line) for line in text.splitlines() if "left out" in line)
+
+
+RULES: tuple[Rule, ...] = (
+    uses_the_right_images,
+    says_what_it_does_not_use,
+    says_what_the_data_are,
+    names_what_is_wrong_with_a_tree,
+)

@@ -17,16 +17,18 @@ Bounds = dict[str, float]  # gt, ge, lt, le
 
 # Keys that hold a path or a name: what is typed for them is text, whatever it looks like.
 TEXT = ("name", "resume", "fork_from", "run", "runs", "out", "root", "extractor", "trust", "label")
-NOT_A_NUMBER = ("many", "''", "'2'", "[]", "[1]", "{}", "{a: 1}", "true", "nan", "???", "２", "1.2.3", "0x10", "1e", "--1")
+NOT_A_NUMBER = (
+    "many", "''", "'2'", "[]", "[1]", "{}", "{a: 1}", "true", "nan", "???", "２", "1.2.3", "0x10", "1e", "--1",
+)  # fmt: skip
 
 
-def keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[str, Any, Bounds]]:
+def schema_keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[str, Any, Bounds]]:
     """Every key of the schema, with its type and its bounds."""
     for name, field in section.model_fields.items():
         key, kind = f"{above}{name}", field.annotation
         inner = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, BaseModel)), None)
         if inner is not None:
-            yield from keys(inner, f"{key}.")
+            yield from schema_keys(inner, f"{key}.")
         else:
             yield key, kind, bounds(field.metadata)
 

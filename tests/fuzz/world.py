@@ -169,7 +169,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     "full": _full,
     "loop": lambda path: path.symlink_to("loop"),
     "broken": lambda path: path.symlink_to("nowhere_at_all"),
-    "pipe": lambda path: os.mkfifo(path),
+    "pipe": os.mkfifo,
     "locked": _locked,
     "read_only": _read_only,
 }
