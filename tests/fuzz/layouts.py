@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tests.fuzz.planting import Image, Planting
 
+LIST = "dataset.json"  # of StyleGAN's tools
 CLASS_NAMES = (
     ("cat", "dog", "owl"), ("0", "1", "2"), ("2", "10", "1"), ("9", "10", "11"), ("a b", "c d"), ("größe", "Äpfel"),
     ("class_2", "class_10"), ("-x", "--y"), ("猫", "犬"), ("A", "b", "C"), ("1.0", "1.1"), ("true", "null"),
@@ -94,8 +95,8 @@ def _listed(p: Planting) -> None:
             "negative": json.dumps({"labels": [[name, -1] for name in labels]}),
         }
         content = wrong[kind].encode()
-        p.truth.refused, p.truth.names = True, ("dataset.json",)
-    p.files["dataset.json"] = content
+        p.truth.refused, p.truth.names = True, (LIST,)
+    p.files[LIST] = content
     if kind in ("null",):
         p.truth.used[:] = [Image(image.name, image.colour, None) for image in p.truth.used]
 

@@ -77,7 +77,7 @@ def says_what_the_data_are(case: Case, ended: Ended, place: Path) -> Iterator[st
 def names_what_is_wrong_with_a_tree(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if not isinstance(case, TreeCase) or ended.status != REFUSED:
         return
-    if not any(name in ended.err for name in (*case.truth.names, "tree")):
+    if not any(name in ended.err for name in (*case.truth.names, "dataset.root", "tree")):
         yield f"names neither the data nor {', '.join(case.truth.names)}: {ended.err.strip()}"
 
 

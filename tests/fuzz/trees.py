@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tests.fuzz.case import COMPLETED, REFUSED, Case
-from tests.fuzz.layouts import LAYOUTS
+from tests.fuzz.layouts import LAYOUTS, LIST
 from tests.fuzz.oddities import ODDITIES
 from tests.fuzz.planting import Planting, Truth
 from tests.fuzz.zips import ODD_ZIPS
@@ -24,35 +24,60 @@ class TreeCase(Case):
 def make(number: int) -> TreeCase:
     """Case `number`: a function of the number alone."""
     rng = Random(f"{KIND}-{number}")
-    planting = Planting(rng)
-    layout = rng.choices([*LAYOUTS], [*LAYOUTS.values()])[0]
+    planting, layout = Planting(rng), rng.choices([*LAYOUTS], [*LAYOUTS.values()])[0]
     layout(planting)
-    in_zip = rng.random() < 0.25 and not planting.steps
-    extra = [] if in_zip else rng.sample([*ODDITIES], rng.choice([0, 0, 1, 1, 2]))
-    for oddity in extra:
-        oddity(planting)
-    odd_zip = rng.choice([*ODD_ZIPS]) if in_zip else None
+    listed = _images(planting.truth) if LIST in planting.files else None
+    build, about = planting.write, [layout.__name__]
+    if rng.random() < 0.25 and not planting.steps:
+        odd_zip = rng.choice(ODD_ZIPS)
+        build, root = odd_zip(planting), "tree.zip"
+        about.append(odd_zip.__name__)
+    else:
+        root = "tree"
+        for oddity in rng.sample(ODDITIES, rng.choice([0, 0, 1, 1, 2])):
+            oddity(planting)
+            about.append(oddity.__name__)
     truth, channels = planting.truth, rng.choice([3, 3, 1])
-    conditional = truth.classes is not None and rng.random() < 0.5
-    words = ["dataset=images", f"dataset.root={'tree.zip' if in_zip else 'tree'}", "dataset.size=8", "trainer.steps=1"]
-    words += [f"dataset.channels={channels}", "trainer.batch_size=2", "metric=[]", "doctor=none", "device=cpu"]
-    words += ["architecture=mlp_conditional" if conditional else "architecture=linear_1d", "hydra.run.dir=made"]
-    words += ["architecture.generator.hidden=[2]", "architecture.discriminator.hidden=[2]"]
-    build = planting.write if odd_zip is None else odd_zip(planting)
-    about = [layout.__name__, *(oddity.__name__ for oddity in extra), *([odd_zip.__name__] if odd_zip else [])]
-    statuses = {REFUSED} if truth.refused or len(truth.used) < 2 else {COMPLETED}
-    if truth.unsure:
-        statuses = {COMPLETED, REFUSED}
+    truth.unsure |= listed not in (None, _images(truth))  # there are images without a label
     return TreeCase(
         KIND,
         number,
         "train",
-        tuple(words),
+        _words(root, channels, truth, rng),
         ", ".join(about).replace("_", " ").strip(),
-        frozenset(statuses),
+        _statuses(truth),
         may_write=("made",),
         as_process=number % PROCESS_EVERY == PROCESS_EVERY - 1,
         build=build,
         truth=truth,
         channels=channels,
     )
+
+
+def _images(truth: Truth) -> int:
+    return len(truth.used) + len(truth.unusable)
+
+
+def _words(root: str, channels: int, truth: Truth, rng: Random) -> tuple[str, ...]:
+    conditional = truth.classes is not None and rng.random() < 0.5
+    return (
+        "dataset=images",
+        f"dataset.root={root}",
+        "dataset.size=8",
+        f"dataset.channels={channels}",
+        f"architecture={'mlp_conditional' if conditional else 'linear_1d'}",
+        "architecture.generator.hidden=[2]",
+        "architecture.discriminator.hidden=[2]",
+        "trainer.steps=1",
+        "trainer.batch_size=2",
+        "metric=[]",
+        "doctor=none",
+        "device=cpu",
+        "hydra.run.dir=made",
+    )
+
+
+def _statuses(truth: Truth) -> frozenset[int]:
+    if truth.refused or (len(truth.used) < 2 and not truth.unsure):
+        return frozenset({REFUSED})
+    return frozenset({COMPLETED, REFUSED} if truth.unsure else {COMPLETED})
