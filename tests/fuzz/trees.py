@@ -1,6 +1,8 @@
 """Trees of image files by number: names, links, modes, sizes, formats, damage and layouts of every kind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from tests.fuzz.case import COMPLETED, REFUSED, Case
@@ -27,7 +29,8 @@ def make(number: int) -> TreeCase:
     planting, layout = Planting(rng), rng.choices([*LAYOUTS], [*LAYOUTS.values()])[0]
     layout(planting)
     listed = _images(planting.truth) if LIST in planting.files else None
-    build, about = planting.write, [layout.__name__]
+    build: Callable[[Path], None] = planting.write
+    about = [layout.__name__]
     if rng.random() < 0.25 and not planting.steps:
         odd_zip = rng.choice(ODD_ZIPS)
         build, root = odd_zip(planting), "tree.zip"
