@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 COMPLETED, FAILED, REFUSED, DIVERGED = 0, 1, 2, 3  # as the README says
 
@@ -28,6 +29,7 @@ class Case:
     keeps: Mapping[str, str] = field(default_factory=dict)  # what config.yaml has to hold, letter for letter
     prints_only: bool = False  # --help and its like: no run directory comes of it
     build: Callable[[Path], None] | None = field(default=None, compare=False)  # makes what `files` cannot hold
+    stdout: Literal["closed", "full", "pipe"] | None = None  # a stream that takes nothing
     as_process: bool = False  # through `python -m`, start-up included
 
     def as_typed(self) -> str:
@@ -35,7 +37,8 @@ class Case:
         settings = [f"{name}={quoted(value)}" for name, value in self.environment.items() if value is not None]
         unset = [word for name, value in self.environment.items() if value is None for word in ("-u", name)]
         prefix = ["env", *unset, *settings] if settings or unset else []
-        return " ".join([*prefix, "python", "-m", f"gan_runner.{self.command}", *map(quoted, self.words)])
+        ends = {"closed": [">&-"], "full": ["> /dev/full"], "pipe": ["| true"]}.get(self.stdout or "", [])
+        return " ".join([*prefix, "python", "-m", f"gan_runner.{self.command}", *map(quoted, self.words), *ends])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from tests.fuzz import drafts, mistakes, places
+from tests.fuzz import damage, drafts, mistakes, places
 from tests.fuzz.case import COMPLETED, DIVERGED, REFUSED, Case
 from tests.fuzz.drafts import Draft
 from tests.fuzz.mistakes import KEYS
@@ -59,7 +59,18 @@ _OF_HYDRA = (
 def make(number: int) -> Case:
     """Case `number`: a function of the number alone."""
     rng = Random(f"{KIND}-{number}")
-    makers = {_right: 14, _with_a_mistake: 56, _wild: 14, _own_yaml: 5, _own_class: 2, _letters: 5, _cache: 2, _home: 2}
+    makers = {
+        _right: 14,
+        _with_a_mistake: 56,
+        _wild: 14,
+        _own_yaml: 5,
+        _own_class: 2,
+        _letters: 5,
+        _cache: 2,
+        _home: 2,
+        _damaged: 5,
+        _streams: 1,
+    }
     made = _chosen(makers, rng)(rng)
     draft: Draft = made.pop("draft")
     words = tuple(made.pop("words", draft.words))
@@ -72,7 +83,7 @@ def make(number: int) -> Case:
         needs=tuple(sorted(draft.needs)),
         may_write=tuple(draft.may_write),
         prints_only=draft.prints_only,
-        as_process=number % PROCESS_EVERY == PROCESS_EVERY - 1,
+        as_process=number % PROCESS_EVERY == PROCESS_EVERY - 1 or made.get("stdout") is not None,
         **made,
     )
 
@@ -175,3 +186,17 @@ def _home(rng: Random) -> dict[str, Any]:
         draft.may_write.clear()
         expect = {REFUSED}
     return {"draft": draft, "about": f"HOME={home}", "expect": expect, "environment": {"HOME": home}}
+
+
+def _damaged(rng: Random) -> dict[str, Any]:
+    """A run with a damaged file: refused, or done without it."""
+    draft, what, build, statuses = damage.damaged_run(rng)
+    return {"draft": draft, "about": f"damaged: {what}", "expect": statuses, "build": build}
+
+
+def _streams(rng: Random) -> dict[str, Any]:
+    """Standard output that takes nothing ends no command."""
+    words = ["trainer.steps=2", "trainer.batch_size=2", "metric=[]", "doctor=none"]
+    draft = rng.choice([Draft("train", words), Draft("sample", ["run=run"], {"run"}, ["run"])])
+    stdout = rng.choice(["closed", "full", "pipe"])
+    return {"draft": draft, "about": f"streams: {stdout}", "expect": {COMPLETED}, "stdout": stdout}

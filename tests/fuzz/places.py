@@ -127,7 +127,6 @@ WRONG_YAML = {
     "two documents": GLOBAL + b"trainer:\n  log_every: 1\n---\ntrainer:\n  log_every: 2\n",
     "indentation": GLOBAL + b"trainer:\n  log_every: 1\n steps: 2\n",
     "anchor": GLOBAL + b"trainer: *steps\n",
-    "missing value": GLOBAL + b"trainer:\n  log_every: ???\n",
     "JSON lines": b'{"a": 1}\n{"b": 2}\n',
 }
 SHOWN: tuple[list[str], ...] = (

@@ -104,6 +104,8 @@ def leaves_no_half_made_file(case: Case, ended: Ended, place: Path) -> Iterator[
 def a_completed_training_has_its_files(case: Case, ended: Ended, place: Path) -> Iterator[str]:
     if case.command != "train" or ended.status != COMPLETED or case.prints_only or "-m" in case.words:
         return
+    if case.stdout is not None:
+        return
     if not ended.out.endswith("\n") or not ended.out.strip():
         yield "the last line on stdout is no run directory"
         return

@@ -111,6 +111,8 @@ def _start(case: Case, place: Path, out: Path, err: Path) -> int:
         with open(os.devnull, "rb") as nothing, out.open("wb") as to, err.open("wb") as errors:
             for source, target in ((nothing, 0), (to, 1), (errors, 2)):
                 os.dup2(source.fileno(), target)
+        if case.stdout is not None:
+            _take_nothing(case.stdout)
         drop_capabilities()
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -123,6 +125,18 @@ def _start(case: Case, place: Path, out: Path, err: Path) -> int:
     except BaseException:
         traceback.print_exc()
         os._exit(99)
+
+
+def _take_nothing(how: str) -> None:
+    """Makes standard output a stream that takes nothing."""
+    os.close(1)
+    if how == "full":
+        os.open("/dev/full", os.O_WRONLY)  # gets the number that is free
+    elif how == "pipe":
+        nobody, pipe = os.pipe()
+        os.close(nobody)
+        os.dup2(pipe, 1)
+        os.close(pipe)
 
 
 def _run_in_this_process(command: str, words: list[str], environment: Mapping[str, str]) -> int:

@@ -58,6 +58,11 @@ def branches(kind: Any, limits: Bounds) -> list[tuple[Any, Bounds]]:
 def wrong(kind: Any, limits: Bounds, rng: Random) -> str | None:
     """A value, as it is typed, that the type does not allow; None where none is known."""
     alternatives = branches(kind, limits)
+    if item := next((get_args(each)[0] for each, _ in alternatives if get_origin(each) is list), None):
+        inner = wrong(item, {}, rng)
+        return rng.choice(
+            ["5", "true", "{a: 1}", "many words", "1.5", *([f"[{inner}]"] * 3 if inner is not None else [])]
+        )
     allowed = [each for each, _ in alternatives]
     if not all(each in (int, float, bool, str, type(None)) or get_origin(each) is Literal for each in allowed):
         return None
