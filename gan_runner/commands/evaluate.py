@@ -17,6 +17,7 @@ from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
 from gan_runner.machine.devices import one_device
+from gan_runner.machine.threads import keep_threads
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
@@ -101,6 +102,7 @@ def evaluate_run(path: Path, settings: EvaluateSettings, device: torch.device) -
     with logged() as log, closing(directory):
         before = read_json(path / "evaluation.json")
         experiment = _experiment(path, stored, settings)
+        keep_threads(Manifest.of(path).threads)
         generator = load_generator(path, settings.trust, device, settings.checkpoint)
         seed = experiment.config.seed if settings.seed is None else settings.seed
         report = _measure(path, experiment, generator, seed, device)

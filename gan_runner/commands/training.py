@@ -23,7 +23,7 @@ from gan_runner.runs.directory import read_json, read_run
 from gan_runner.runs.logger import read_metrics
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
-from gan_runner.runs.summary import summarize
+from gan_runner.runs.summary import Summary, summarize
 from gan_runner.state import Kept, State
 from gan_runner.step import Game, TakeStep
 
@@ -108,8 +108,8 @@ def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
     return dataset
 
 
-def check_networks(training: Training) -> str:
-    """A table of both networks; one small batch through copies of them refuses those that do not fit."""
+def check_networks(training: Training) -> Summary:
+    """What both networks are; one small batch through copies of them refuses those that do not fit."""
     architecture, state = training.config.architecture, training.state
     count = min(training.settings.batch_size // training.ranks.size, 2)
     z = draw_latent(architecture.latent, count, rng(0)).to(training.ranks.device)

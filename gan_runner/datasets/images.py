@@ -7,14 +7,16 @@ from typing import Literal
 import torch
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
-from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
+from gan_runner.datasets.decoding import Crop, Size
+from gan_runner.datasets.image_cache import load
+from gan_runner.datasets.image_files import ImageFiles
 
 
 class Images(ArrayDataset):
     """The images of a folder or a .zip, as (channels, height, width).
 
     If all images are in sub-folders, these are the classes, numbered in the order of their names. For `crop` and `size`
-    see `image_files.load`. Images that cannot be decoded, or are too small for `crop`, are skipped. Raises `UserError`
+    see `image_cache.load`. Images that cannot be decoded, or are too small for `crop`, are skipped. Raises `UserError`
     if fewer than two are left, or if `root` is not a folder or zip of images.
     """
 
