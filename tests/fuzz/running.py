@@ -70,7 +70,7 @@ def run(case: Case, inputs: Inputs, place: Path, limit: float = LIMIT) -> Ended:
     left = _end_children(children, pid)
     after = snapshot(place)
     printed = [path.read_bytes().decode(errors="backslashreplace") for path in (out, err)]
-    logs = {n: (place / n).read_text(errors="replace") for n in after if n.endswith("/log.txt")}
+    logs = {n: (place / n).read_text(errors="replace") for n, entry in after.items() if _is_log(n, entry)}
     for path in (out, err):
         path.unlink()
     return Ended(status, printed[0], printed[1], seconds, left, before, after, logs)
@@ -99,6 +99,10 @@ def snapshot(place: Path) -> Tree:
             changed = about.st_mtime_ns if stat.S_ISREG(about.st_mode) else 0
             found[os.fsdecode(os.path.relpath(path, os.fsencode(place)))] = Entry(about.st_mode, content, changed)
     return found
+
+
+def _is_log(name: str, entry: Entry) -> bool:
+    return name.endswith("/log.txt") and stat.S_ISREG(entry.mode) and bool(entry.mode & stat.S_IRUSR)
 
 
 def _start(case: Case, place: Path, out: Path, err: Path) -> int:
