@@ -62,15 +62,13 @@ def idx(array: np.ndarray) -> bytes:
         "range in a component": ("architecture.generator.dropout=2", ("generator.dropout", "found 2", "less than 1")),
         "range that torch knows": ("optimizer.generator.lr=-1", ("optimizer.generator", "learning rate", "-1")),
         "word": ("trainer.precision=fp16", ("trainer.precision", "'fp16'", "'fp32' or 'bf16'")),
-        "name": ("name=a/b", ("name", "'a/b'", "A-Za-z0-9_.-")),
-        "name of dots": ("name=..", ("name", "'..'")),
-        "name with a space": ("name=a b", ("name", "'a b'")),
+        "no name": ("name=", ("name", "''", "at least 1 character")),
         # What Hydra reads
         "interpolation": ("trainer.steps=${nope}", ("nope", "trainer.steps")),
         "interpolation of the directory": ("hydra.run.dir=${nope}", ("nope",)),
         "unset variable": ("dataset.high=${oc.env:NOT_SET_HERE}", ("NOT_SET_HERE",)),
-        "= in a value": ("dataset.root=a=b", ("dataset.root=a=b", "quotes")),
-        "( in a value": ("dataset.root=a(b", ("dataset.root=a(b", "quotes")),
+        "= in a value": ("dataset.high=a=b", ("dataset.high=a=b", "quotes")),
+        "( in a value": ("dataset.high=a(b", ("dataset.high=a(b", "quotes")),
         "no value": ("trainer.steps", ("trainer.steps",)),
         "sweep without -m": ("loss=hinge,lsgan", ("loss=hinge,lsgan", "--multirun")),
         "no such --config-dir": ("--config-dir=nowhere", ("--config-dir nowhere",)),
@@ -119,8 +117,7 @@ def idx(array: np.ndarray) -> bytes:
     }.values(),
 )
 def test_mistake(refused, words, said):
-    words = words.split(" ") if words != "name=a b" else [words]
-    line = refused(*words)
+    line = refused(*words.split(" "))
     for part in said:
         assert part in line
 
@@ -323,4 +320,4 @@ def test_overrides_in_hydra_s_grammar():
     parsed = composition.parse(["dataset.root='a=b'", "regularizer=[r1,r2]"])
     assert [(o.key_or_group, o.value()) for o in parsed] == [("dataset.root", "a=b"), ("regularizer", ["r1", "r2"])]
     with pytest.raises(UserError, match="quotes"):
-        composition.parse(["seed=1", "dataset.root=a=b"])
+        composition.parse(["seed=1", "trainer.objective=a=b"])

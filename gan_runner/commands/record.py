@@ -10,6 +10,7 @@ import torch
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
 from gan_runner.commands.training import Measures, Training
+from gan_runner.config.grammar import override
 from gan_runner.config.trust import foreign_packages
 from gan_runner.console import rounded, say
 from gan_runner.evaluation.report import Figure
@@ -116,8 +117,8 @@ class Record:
     def resume_command(self) -> str:
         """The overrides that go on with this run."""
         foreign = foreign_packages(self.plan.plain)
-        trust = [f"trust=[{','.join(foreign)}]"] if foreign else []
-        return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
+        trust = [shlex.quote(f"trust=[{','.join(foreign)}]")] if foreign else []
+        return " ".join([override("resume", self.directory.path), *trust])
 
 
 def _context(figure: Figure | None) -> str:

@@ -19,7 +19,7 @@ from gan_runner.config.schema import Device, Latent, Section, validate
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import write_atomically
+from gan_runner.paths import as_path, write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
 _GRID_LIMIT = 1024  # samples in grid.png
@@ -48,12 +48,12 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     If the configuration or the run is wrong, raises `UserError` and leaves nothing behind.
     """
     settings = validate(SampleSettings, plain)
-    run = Path(settings.run).expanduser()
+    run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
     if settings.label is not None and settings.label >= generator.num_classes:
         allowed = f"has the classes 0 to {generator.num_classes - 1}" if generator.num_classes else "is unconditional"
         raise UserError(f"label={settings.label}: the generator of {settings.run} {allowed}")
-    out = Path(settings.out).expanduser() if settings.out is not None else run / "sampled"
+    out = as_path("out", settings.out) if settings.out is not None else run / "sampled"
     try:
         out.mkdir(parents=True, exist_ok=True)
         shape = (settings.count, *generator.facts.shape)

@@ -1,7 +1,6 @@
 """What one process of a run trains, and by what it is measured."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -16,6 +15,7 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
+from gan_runner.paths import as_path
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
 from gan_runner.runs.checkpoint import load_newest
@@ -143,7 +143,7 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
         elif (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
             raise UserError(f"{plan.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
-        source = Path(config.fork_from).expanduser()
+        source = as_path("fork_from", config.fork_from)
         read_run(source, config.trust, "fork_from")
         step, kept, _ = load_newest(source / "checkpoints")
         if not step:

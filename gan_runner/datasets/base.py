@@ -8,19 +8,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
-
-def _number_as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-# Not empty, as an unset shell variable would be. A name such as 2024 arrives as a number.
-Folder = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text)]
+Folder = Annotated[str, Field(min_length=1)]  # not empty, as an unset shell variable would be
 Range = tuple[FiniteFloat, FiniteFloat]
 
 

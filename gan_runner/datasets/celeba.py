@@ -10,6 +10,7 @@ import torch
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.paths import as_path
 
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class CelebA(ArrayDataset):
         size: Size,
         value_range: Range,
     ) -> None:
-        files = ImageFiles.find(_locate(Path(root).expanduser()))
+        files = ImageFiles.find(_locate(as_path("dataset.root", root)))
         names = list(files.stamps)
         if split != "all":
             lines = _read_list(files.root, PARTITION, f"dataset.split={split}")

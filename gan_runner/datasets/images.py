@@ -1,13 +1,14 @@
 """Any images: a folder or a zip, flat or with one sub-folder per class."""
 
 import posixpath
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 import torch
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
+from gan_runner.paths import as_path
 
 
 class Images(ArrayDataset):
@@ -19,7 +20,7 @@ class Images(ArrayDataset):
     """
 
     def __init__(self, *, root: Folder, size: Size, crop: Crop, channels: Literal[1, 3], value_range: Range) -> None:
-        files = ImageFiles.find(Path(root).expanduser())
+        files = ImageFiles.find(as_path("dataset.root", root))
         class_of = _classes(list(files.stamps))
         classes = sorted(set(class_of.values()))
         pixels, names, skipped = load(files, list(files.stamps), size, crop, channels)
