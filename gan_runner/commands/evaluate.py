@@ -129,7 +129,10 @@ def _measure(
     path: Path, experiment: Experiment, generator: TrainedGenerator, seed: int, device: torch.device
 ) -> Report:
     """Compares the generator with the data that it was trained on."""
-    dataset = experiment.build("dataset")
+    try:
+        dataset = experiment.build("dataset")
+    except UserError as error:
+        raise UserError(f"{path}: {error}. dataset.root=… says where the data are now") from error
     if dataset.fingerprint() != Manifest.of(path).data.get("fingerprint"):
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)

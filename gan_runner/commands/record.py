@@ -18,7 +18,7 @@ from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, with_place_of_data
 from gan_runner.runs.summary import memory, parameter_count
 from gan_runner.status import Status
 from gan_runner.sweeps.report.writing import report_at_the_end, write_run_report
@@ -52,7 +52,7 @@ class Record:
         say(summary)
         say(f"{path}: from step {state.step} to {self.training.settings.steps} on {self.training.ranks.device}")
         self.directory.write_pid()
-        self.directory.write_config(self.plan.plain)
+        self.directory.write_config(with_place_of_data(self.plan.plain))
         self.directory.write_json("status.json", {"state": "running", "step": state.step})
         (path / "summary.txt").write_text(summary + "\n")
         self.directory.write_json("manifest.json", self.manifest)

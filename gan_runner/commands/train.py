@@ -14,11 +14,14 @@ from gan_runner.commands.training import (
     Training,
     check_networks,
     prepare_dataset,
+    refuse_other_data,
     refuse_other_measures,
     restore,
 )
 from gan_runner.config.components import Experiment, check
+from gan_runner.config.grammar import override
 from gan_runner.console import LogFile, logged, say, say_traceback
+from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, one_line
 from gan_runner.heartbeat import heartbeat
 from gan_runner.loop import fit
@@ -29,7 +32,7 @@ from gan_runner.observers.base import Diverged, Interrupted, Observer
 from gan_runner.observers.stop import StopWhenAsked
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, place_of_data
 from gan_runner.status import Status
 
 
@@ -58,11 +61,11 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     directory = None
     # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
     if plan.continues:
-        if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
+        if ranks.on_main(already_completed, plan, experiment):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
         keep_threads(plan.path)
-    dataset = ranks.main_first(lambda: prepare_dataset(experiment, ranks.device))
+    dataset = ranks.main_first(lambda: find_dataset(plan, experiment, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     settings = training.settings
@@ -113,14 +116,32 @@ def keep_threads(path: Path) -> None:
         torch.set_num_threads(min(Manifest.of(path).threads or torch.get_num_threads(), os.cpu_count() or 1))
 
 
-def already_completed(path: Path, steps: int) -> bool:
-    """True, with a message, if the run is already complete."""
+def already_completed(plan: Plan, experiment: Experiment) -> bool:
+    """True, with a message, if the run is already complete; its data are looked at only if they are said to have moved.
+
+    Raises `UserError` if those are other data.
+    """
+    path, steps = plan.path, experiment.config.trainer.steps
     status = read_json(path / "status.json")
     if status.get("state") != "completed" or status.get("step") != steps:
         return False
+    if plan.has_other_place_of_data:
+        refuse_other_data(path, experiment.build("dataset").fingerprint())
     say(f"{path}: is completed ({steps} steps) and left as it is; a larger trainer.steps extends it")
     print(path)
     return True
+
+
+def find_dataset(plan: Plan, experiment: Experiment, device: torch.device) -> Dataset:
+    """The dataset. Where the data of a run that goes on are gone, the refusal says how to point to them."""
+    try:
+        return prepare_dataset(experiment, device)
+    except UserError as error:
+        place = place_of_data(plan.plain)
+        if not plan.continues or place is None or place.exists():
+            raise
+        again = f"python -m gan_runner.train {override('resume', plan.path)} dataset.root=…"
+        raise UserError(f"{error}. If the data of the run are elsewhere now: {again}") from error
 
 
 def train(training: Training, observers: list[Observer]) -> tuple[Status, str | None]:

@@ -1,6 +1,7 @@
 """What one process of a run trains, and by what it is measured."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -128,12 +129,17 @@ def refuse_other_measures(plan: Plan, measures: Measures) -> None:
         )
 
 
+def refuse_other_data(run: Path, fingerprint: str) -> None:
+    """UserError where an existing run would go on with other data."""
+    if Manifest.of(run).data.get("fingerprint", fingerprint) != fingerprint:
+        raise UserError(f"dataset.root: these are other data than {run} was started with")
+
+
 def restore(training: Training, plan: Plan, fingerprint: str) -> None:
     """Puts the state where the run it goes on with, or starts from, has left off."""
     config, state = training.config, training.state
     if plan.continues:
-        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
+        refuse_other_data(plan.path, fingerprint)
         read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:

@@ -81,7 +81,7 @@ def literal(text: str) -> str:
 
 def quoted(text: str) -> str:
     """`text` as a quoted value of Hydra's grammar, where backslashes count only before a quote."""
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text) + '"'
 
 
 def _with_needed_quotes(text: str) -> str:

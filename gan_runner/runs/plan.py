@@ -1,5 +1,6 @@
 """Which run a command means: a new one, or an existing one that it continues unchanged."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ class Plan:
     def continues(self) -> bool:
         """Whether it continues an existing run."""
         return self.stored is not None
+
+    @property
+    def has_other_place_of_data(self) -> bool:
+        """Whether an existing run would go on with data from elsewhere."""
+        return self.stored is not None and place_of_data(self.stored) != place_of_data(self.plain)
+
+
+def place_of_data(plain: Mapping[str, Any]) -> Path | None:
+    """Where the data of a configuration are, from any working directory; None for data from nowhere."""
+    root = plain["dataset"].get("root")
+    return as_path("dataset.root", root).absolute() if isinstance(root, str) else None
+
+
+def with_place_of_data(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as a run keeps it: its data are found again from another working directory."""
+    place = place_of_data(plain)
+    if place is None or not place.exists():  # a root that a user's own class understands
+        return plain
+    return plain | {"dataset": plain["dataset"] | {"root": str(place)}}
 
 
 def make_plan(request: Request) -> Plan:
