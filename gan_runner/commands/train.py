@@ -49,7 +49,7 @@ def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment 
         except OSError as error:  # a full disk, most likely
             say(f"error: {error}")
             return Status.FAILED
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, OverflowError) as error:
             if not lacks_memory(error):
                 raise
             say(f"error: this does not fit into memory: {one_line(error)}")
@@ -180,4 +180,6 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
 
 def lacks_memory(error: Exception) -> bool:
     """Whether it says that there is not enough of it, on whatever device."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    lacking = ("can't allocate memory", "size calculation overflowed")
+    is_told = any(words in str(error) for words in lacking)
+    return is_told or isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError)

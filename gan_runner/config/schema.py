@@ -4,11 +4,13 @@ import json
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveFloat, TypeAdapter
 from pydantic import ValidationError as PydanticError
 
 from gan_runner.config.grammar import TEXT_KEYS
 from gan_runner.errors import UserError, did_you_mean
+
+PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]  # as torch counts
 
 
 class Section(BaseModel):
@@ -22,8 +24,8 @@ class Latent(Section):
 
     dim: PositiveInt
     distribution: Literal["normal", "uniform", "constant"]
-    loc: float
-    scale: float
+    loc: FiniteFloat
+    scale: FiniteFloat
 
 
 class Architecture(Section):
