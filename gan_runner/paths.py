@@ -22,14 +22,15 @@ def as_path(key: str, text: str) -> Path:
     """
     if text == "":  # an unset variable, most likely; Path("") would be the current directory
         raise UserError(f"{key}: is empty; allowed: a path")
-    try:
-        path = Path(text).expanduser()
-        if CONTROL_CHARACTERS.search(str(path)):  # logs, reports and YAML are lines of text
-            raise UserError(f"{key}={text}: allowed: a path in UTF-8, without control characters")
-        path.stat()
-    except RuntimeError as error:
+    expanded = os.path.expanduser(text)  # of a Path, ./~x would be ~x
+    if expanded.startswith("~"):
         whose = "you have no home directory; set HOME" if text.partition("/")[0] == "~" else "there is no such user"
-        raise UserError(f"{key}={text}: {whose}, or write ./~… for a folder of this name") from error
+        raise UserError(f"{key}={text}: {whose}, or write ./~… for a folder of this name")
+    if CONTROL_CHARACTERS.search(expanded):  # logs, reports and YAML are lines of text
+        raise UserError(f"{key}={text}: allowed: a path in UTF-8, without control characters")
+    path = Path(expanded)
+    try:
+        path.stat()
     except (FileNotFoundError, NotADirectoryError):
         pass  # who needs it there will say so
     except OSError as error:

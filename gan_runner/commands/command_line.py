@@ -47,7 +47,9 @@ def run(command: Command, config_name: str) -> None:
         if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
             if arguments.multirun and {"cfg", "info"} & {*asked}:
                 raise UserError("-m: --cfg and --info show one configuration; leave -m out")
-            if arguments.overrides or arguments.config_dir:  # here a mistake is one line, with Hydra a traceback
+            if (
+                arguments.overrides or arguments.config_dir is not None
+            ):  # here a mistake is one line, with Hydra a traceback
                 config = compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
                 if arguments.resolve:
                     plain(config)

@@ -4,6 +4,7 @@ In Hydra's grammar 1.10 and 2026_11_25 are numbers, and a `=`, `(` or leading `~
 here, and go to Hydra in quotes. Quotes around a whole value are taken off. `${…}` is interpolated, `\\${` is not.
 """
 
+import random
 import re
 import shlex
 from pathlib import Path
@@ -48,8 +49,10 @@ def in_hydra_grammar(word: str, sweep: bool = False) -> str:
     sweep = sweep and not key.startswith("hydra.")
     if sweep and (function := _FUNCTION.fullmatch(value.strip())):
         name, arguments = function.groups()
-        has_texts = name == "choice" or (name in ("sort", "shuffle") and "(" not in arguments)
-        return f"{plus}{key}={name}({_in_quotes(arguments)})" if has_texts else word
+        if name not in ("choice", "sort", "shuffle") or "(" in arguments:  # range(…), glob(…) and the like are Hydra's
+            return word
+        texts = [quoted(text) for text in (sorted if name == "sort" else list)(_split(arguments))]
+        return f"{plus}{key}={','.join(random.sample(texts, len(texts)) if name == 'shuffle' else texts)}"
     if not sweep and len(parts := _split(value)) > 1:
         several = f"; several are {shlex.quote(f'{key}=[{value}]')}" if key in LISTS else ""
         raise UserError(
