@@ -1,13 +1,12 @@
 """YAML of the user's own, from `--config-dir`: what is wrong with a file is told with its name and line."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf._utils import get_yaml_loader
 
 from gan_runner.config.grammar import TEXT_KEYS
@@ -47,8 +46,7 @@ def refuse_bad_yaml(file: Path, group: str) -> None:
         raise UserError(f"{file}: is empty; allowed: keys and values, or {{}} for none")
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{file}, line {root.start_mark.line + 1}: is no `key: value`; is a colon missing?")
-    comments = itertools.takewhile(lambda line: not line or line.startswith("#"), map(str.strip, text.splitlines()))
-    is_global = HEADER in comments
+    is_global = _package(text, file) == "_global_"
     if group.partition("/")[0] in GLOBAL and not is_global:
         raise UserError(f"{file}, line 1: must be `{HEADER}`; without it, what follows is no part of the configuration")
     seen = set[str]()
@@ -80,6 +78,15 @@ def _read(file: Path) -> str:
     if text.startswith("\ufeff"):
         raise UserError(f"{file}, line 1: begins with a byte-order mark; save the file in UTF-8 without one")
     return text
+
+
+def _package(text: str, file: Path) -> str | None:
+    """Where in the configuration the keys go, as Hydra understands the first lines; None for where the group is."""
+    try:
+        package: str | None = ConfigSource._get_header_dict(text)["package"]
+    except ValueError as error:
+        raise UserError(f"{file}, line 1: {error}") from error
+    return package
 
 
 def _in_plain_words(error: yaml.MarkedYAMLError) -> str:
