@@ -28,9 +28,10 @@ from gan_runner.config.composition import (
     parse_arguments,
     plain,
 )
+from gan_runner.config.grammar import in_hydra_grammar
 from gan_runner.console import say
 from gan_runner.errors import UserError
-from gan_runner.paths import CONF
+from gan_runner.paths import CONF, as_path
 from gan_runner.status import Outcome, Status
 
 Command = Callable[[Request], Outcome]
@@ -39,16 +40,20 @@ Command = Callable[[Request], Outcome]
 def run(command: Command, config_name: str) -> None:
     """Runs `command` with the configuration that the command line describes, and exits with its status."""
     sys.path.insert(0, str(Path.cwd()))  # for a user's own classes; the console script does not add it
-    arguments = parse_arguments()
     hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion")
     status: int
     try:
+        arguments = parse_arguments()
         if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
             if arguments.multirun and {"cfg", "info"} & {*asked}:
                 raise UserError("-m: --cfg and --info show one configuration; leave -m out")
-            if arguments.resolve:  # here a mistake is one line, with Hydra a traceback
-                plain(compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir))
-            sys.exit(_leave_to_hydra(command, config_name))
+            if (
+                arguments.overrides or arguments.config_dir is not None
+            ):  # here a mistake is one line, with Hydra a traceback
+                config = compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
+                if arguments.resolve:
+                    plain(config)
+            sys.exit(_leave_to_hydra(command, arguments, config_name))
         if arguments.multirun:
             sys.exit(_sweep(command, arguments, config_name))
         config_name = arguments.config_name or config_name
@@ -60,7 +65,7 @@ def run(command: Command, config_name: str) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
             sys.exit(_sweep(command, arguments, config_name))
         directory_chosen = any(override.key_or_group == "hydra.run.dir" for override in overrides)
-        directory = Path(config.hydra.run.dir).expanduser()
+        directory = as_path("hydra.run.dir", config.hydra.run.dir)
         status = command(Request(plain(config), overrides, directory, directory_chosen)).status
     except UserError as error:
         say(f"error: {error}")
@@ -84,15 +89,17 @@ def _sweep(command: Command, arguments: argparse.Namespace, config_name: str) ->
 
         return run_search(request, arguments.config_dir)
     if config_name != "train" or not is_grid(request.config):
-        return _leave_to_hydra(command, config_name)
+        return _leave_to_hydra(command, arguments, config_name)
     from gan_runner.commands.sweep import run_sweep
 
     return run_sweep(request, arguments.config_dir)[0]
 
 
-def _leave_to_hydra(command: Command, config_name: str) -> int:
+def _leave_to_hydra(command: Command, arguments: argparse.Namespace, config_name: str) -> int:
     """Calls Hydra's entry point. In a sweep, no job's status ends the sweep."""
     statuses, sweeps = list[int](), set[Path]()
+    overrides = {word: in_hydra_grammar(word, arguments.multirun) for word in arguments.overrides}
+    sys.argv = [overrides.get(word, word) for word in sys.argv]
 
     def job(config: DictConfig) -> float | None:
         runtime = HydraConfig.get()

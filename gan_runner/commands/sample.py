@@ -13,23 +13,20 @@ from unicodedata import normalize
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.config.schema import Device, Latent, Section, validate
 from gan_runner.console import say
-from gan_runner.datasets.base import Folder, first, in_one_line, number_as_text
+from gan_runner.datasets.base import Folder, first, in_one_line
 from gan_runner.errors import UserError
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import write_atomically
+from gan_runner.paths import as_path, write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
 NAMES_SHOWN = 20  # of classes, in a message
 _GRID_LIMIT = 1024  # samples in grid.png
-
-
-Label = Annotated[str, Field(min_length=1), BeforeValidator(number_as_text)]  # 3 may be a name, or a number
 
 
 class SampleSettings(Section):
@@ -38,7 +35,7 @@ class SampleSettings(Section):
     run: Folder
     count: PositiveInt
     checkpoint: Checkpoint
-    label: Label | None
+    label: Annotated[str, Field(min_length=1)] | None  # a class's name or number
     seed: NonNegativeInt
     out: str | None
     columns: PositiveInt
@@ -55,10 +52,10 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     If the configuration or the run is wrong, raises `UserError` and leaves nothing behind.
     """
     settings = validate(SampleSettings, plain)
-    run = Path(settings.run).expanduser()
+    run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
     label = None if settings.label is None else find_class(settings.label, generator, settings.run)
-    out = Path(settings.out).expanduser() if settings.out is not None else run / "sampled"
+    out = as_path("out", settings.out) if settings.out is not None else run / "sampled"
     try:
         out.mkdir(parents=True, exist_ok=True)
         shape = (settings.count, *generator.facts.shape)

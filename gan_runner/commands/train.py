@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
-from pathlib import Path
 
 import torch
 
@@ -13,11 +12,14 @@ from gan_runner.commands.training import (
     Training,
     check_networks,
     prepare_dataset,
+    refuse_other_data,
     refuse_other_measures,
     restore,
 )
 from gan_runner.config.components import Experiment, check
+from gan_runner.config.grammar import override
 from gan_runner.console import LogFile, logged, say, say_traceback
+from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, one_line
 from gan_runner.heartbeat import heartbeat
 from gan_runner.loop import fit
@@ -28,9 +30,10 @@ from gan_runner.machine.signals import on_stop_signal
 from gan_runner.machine.threads import choose_threads, keep_threads
 from gan_runner.observers.base import Diverged, Interrupted, Observer
 from gan_runner.observers.stop import StopWhenAsked
+from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, place_of_data
 from gan_runner.runs.summary import Summary
 from gan_runner.status import Status
 
@@ -48,7 +51,7 @@ def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment 
         except OSError as error:  # a full disk, most likely
             say(f"error: {error}")
             return Status.FAILED
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, OverflowError) as error:
             if not lacks_memory(error):
                 raise
             say(f"error: this does not fit into memory: {one_line(error)}")
@@ -62,11 +65,11 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     directory = None
     # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
     if plan.continues:
-        if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
+        if ranks.on_main(already_completed, plan, experiment):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
     before = Manifest.of(plan.path) if plan.continues else Manifest()
-    dataset = ranks.main_first(lambda: prepare_dataset(experiment, before, ranks.device))
+    dataset = ranks.main_first(lambda: find_dataset(plan, experiment, before, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     settings = training.settings
@@ -125,14 +128,33 @@ def set_threads(plan: Plan, training: Training, summary: Summary, held: ExitStac
         )
 
 
-def already_completed(path: Path, steps: int) -> bool:
-    """True, with a message, if the run is already complete."""
+def already_completed(plan: Plan, experiment: Experiment) -> bool:
+    """True, with a message, if the run is already complete; its data are looked at only if they are said to have moved.
+
+    Raises `UserError` if those are other data.
+    """
+    path, steps = plan.path, experiment.config.trainer.steps
     status = read_json(path / "status.json")
     if status.get("state") != "completed" or status.get("step") != steps:
         return False
+    if plan.has_other_place_of_data:
+        dataset = build_dataset(experiment, Manifest.of(path))
+        refuse_other_data(plan, dataset, dataset.fingerprint())
     say(f"{path}: is completed ({steps} steps) and left as it is; a larger trainer.steps extends it")
     print(path)
     return True
+
+
+def find_dataset(plan: Plan, experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`. Where the data of a run that goes on are gone, the refusal says how to point to them."""
+    try:
+        return prepare_dataset(experiment, before, device)
+    except UserError as error:
+        place = place_of_data(plan.plain)
+        if not plan.continues or place is None or place.exists():
+            raise
+        again = f"python -m gan_runner.train {override('resume', plan.path)} dataset.root=…"
+        raise UserError(f"{error}. If the data of the run are elsewhere now: {again}") from error
 
 
 def train(training: Training, observers: list[Observer]) -> tuple[Status, str | None]:
@@ -171,4 +193,6 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
 
 def lacks_memory(error: Exception) -> bool:
     """Whether it says that there is not enough of it, on whatever device."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    lacking = ("can't allocate memory", "size calculation overflowed")
+    is_told = any(words in str(error) for words in lacking)
+    return is_told or isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError)

@@ -1,7 +1,6 @@
 """What one process of a run trains, and by what it is measured."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,6 +16,7 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
+from gan_runner.paths import as_path
 from gan_runner.randomness import rng
 from gan_runner.runs.building import (
     build_batches,
@@ -133,15 +133,20 @@ def refuse_other_measures(plan: Plan, measures: Measures) -> None:
         )
 
 
+def refuse_other_data(plan: Plan, dataset: Dataset, fingerprint: str) -> None:
+    """UserError where an existing run would go on with other data."""
+    before = Manifest.of(plan.path)
+    if before.data.get("fingerprint", fingerprint) != fingerprint:
+        raise UserError(
+            f"dataset.root: these are other data than {plan.path} was started with{other_classes(before, dataset)}"
+        )
+
+
 def restore(training: Training, plan: Plan, fingerprint: str) -> None:
     """Puts the state where the run it goes on with, or starts from, has left off."""
     config, state = training.config, training.state
     if plan.continues:
-        if (before := Manifest.of(plan.path)).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(
-                f"dataset.root: these are other data than {plan.path} was started with"
-                f"{other_classes(before, training.dataset)}"
-            )
+        refuse_other_data(plan, training.dataset, fingerprint)
         read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
@@ -151,7 +156,7 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
         elif (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
             raise UserError(f"{plan.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
-        source = Path(config.fork_from).expanduser()
+        source = as_path("fork_from", config.fork_from)
         read_run(source, config.trust, "fork_from")
         step, kept, _ = load_newest(source / "checkpoints")
         if not step:

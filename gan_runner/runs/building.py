@@ -75,8 +75,8 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
     """The optimizer of one network; what its class refuses becomes a `UserError`."""
     try:
         return make_optimizer(component.cls, component.values, list(parameters))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{component.key}: {component.cls.__name__} refuses its keys: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise component.refusal(error) from error
 
 
 def build_game(experiment: Experiment) -> Game:
