@@ -20,7 +20,7 @@ from gan_runner.randomness import rng
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
 from gan_runner.runs.checkpoint import load_newest
 from gan_runner.runs.directory import read_json, read_run
-from gan_runner.runs.logger import read_metrics
+from gan_runner.runs.logger import Row, parse_row, read_metrics
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import summarize
@@ -90,6 +90,11 @@ class Measures:
         return cls(evaluation, objective, own)
 
     @property
+    def own_periods(self) -> dict[str, int]:
+        """After how many steps each of the user's own observers looks."""
+        return {name: own.every for name, own in self.own_observers.items()}
+
+    @property
     def figures(self) -> list[str]:
         """The tags of what is measured, the figure to select by first."""
         first = [] if self.objective is None else [self.objective[0]]
@@ -128,19 +133,23 @@ def refuse_other_measures(plan: Plan, measures: Measures) -> None:
         )
 
 
-def restore(training: Training, plan: Plan, fingerprint: str) -> None:
-    """Puts the state where the run it goes on with, or starts from, has left off."""
+def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
+    """Puts the state where the run it goes on with, or starts from, has left off.
+
+    Returns what was known of that step if not all have looked at it, which the lack of its row says.
+    """
     config, state = training.config, training.state
     if plan.continues:
         if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
             raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
-        read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
+        rows = read_metrics(plan.path / "metrics.jsonl")  # before anything is written: it may be damaged
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
             say(f"warning: {path} is damaged; going on from step {step}")
         if step:
             _load(state, kept, f"resume={plan.path}", step)
-        elif (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
+            return None if any(row["step"] == step for row in rows) else _pending(kept, plan.path)
+        if (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
             raise UserError(f"{plan.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
         source = Path(config.fork_from).expanduser()
@@ -149,6 +158,15 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         _load(state, kept, f"fork_from={source}")
+    return None
+
+
+def _pending(kept: Kept, run: Path) -> Row | None:
+    """None in the checkpoints of an earlier version, which wrote them last."""
+    try:
+        return parse_row(kept["pending"]) if "pending" in kept else None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{run / 'checkpoints'}: the newest holds no row of metrics as what is pending") from error
 
 
 def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:

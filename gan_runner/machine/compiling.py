@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -16,7 +17,8 @@ from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
 from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, remember, step
+from gan_runner.stopping import stopping
 
 
 def why_not_compiled(state: State) -> str | None:
@@ -48,6 +50,8 @@ class CompiledStep:
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
+        # Of several processes, each may have come further than the others, which would wait for it.
+        self.may_leave = stopping.may_leave if average is None else nullcontext
         self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
@@ -73,7 +77,7 @@ class CompiledStep:
                 return self._run(self.kinds[kind], state, batch, rates)
             say("compiling the step, which takes a minute or so …")
             begun = time.perf_counter()
-            with heartbeat.long_work():
+            with heartbeat.long_work(), self.may_leave():
                 compiled = self.compile(_copy_of(step))
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
@@ -97,7 +101,7 @@ class CompiledStep:
         state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
         # A CUDA graph overwrites what it computed at the next step.
         penalties = newest_penalties(batch, computed)
-        state.penalties |= {name: penalty.clone() for name, penalty in penalties.items()}
+        remember(state, batch, {name: penalty.clone() for name, penalty in penalties.items()})
         return state, computed
 
 

@@ -1,0 +1,44 @@
+"""A stop that was asked for, and the work that may be left for its sake."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Left(KeyboardInterrupt):
+    """Work was left where it was, because the run is to stop. Like Ctrl-C, nothing that survives errors survives it."""
+
+
+class Stopping:
+    """Whether this process was asked to stop; the module's `stopping` is this process's."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._may_leave = False
+
+    def begin(self) -> None:
+        """Forgets what was asked of an earlier run in this process."""
+        self.asked = self._may_leave = False
+
+    def ask(self) -> None:
+        """As a signal does: leaves the work under way, if it may be left."""
+        was_asked, self.asked = self.asked, True
+        if not was_asked:
+            self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Between two parts of long work: what a signal raises is lost where Python was collecting garbage."""
+        if self.asked and self._may_leave:
+            raise Left
+
+    @contextmanager
+    def may_leave(self) -> Iterator[None]:
+        """The block changes nothing that a run goes on from: once a stop is asked for, it is left with `Left`."""
+        before, self._may_leave = self._may_leave, True
+        try:
+            self.leave_if_asked()
+            yield
+        finally:
+            self._may_leave = before
+
+
+stopping = Stopping()
