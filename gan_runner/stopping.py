@@ -1,7 +1,12 @@
 """A stop that was asked for, and the work that may be left for its sake."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Left(KeyboardInterrupt):
@@ -42,3 +47,17 @@ class Stopping:
 
 
 stopping = Stopping()
+
+
+def answering(function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)`, called in another thread: inside of one long call of a library, no signal is answered."""
+    outcome = Future[T]()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()  # nothing waits for one that is left
+    return outcome.result()

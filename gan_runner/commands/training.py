@@ -164,8 +164,8 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
 def _pending(kept: Kept, run: Path) -> Row | None:
     """None in the checkpoints of an earlier version, which wrote them last."""
     try:
-        return parse_row(kept["pending"]) if "pending" in kept else None
-    except (ValueError, TypeError) as error:
+        return parse_row(bytes(kept["pending"].tolist())) if "pending" in kept else None
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{run / 'checkpoints'}: the newest holds no row of metrics as what is pending") from error
 
 

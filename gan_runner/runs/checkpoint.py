@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
 from gan_runner.tensor_files import State, dump, parse
@@ -19,8 +21,8 @@ _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 
 def pending(row: Mapping[str, float]) -> State:
-    """What a checkpoint carries of its step's row, as letters: a name such as "loss/real" would become two folders."""
-    return {"pending": json.dumps(row)}
+    """What a checkpoint carries of its step's row, as letters: a name such as "loss/real" would be taken for two."""
+    return {"pending": torch.frombuffer(bytearray(json.dumps(row), "ascii"), dtype=torch.uint8)}
 
 
 def save(directory: Path, step: int, state: State, keep: int, every: int = 1) -> Path:
