@@ -35,6 +35,10 @@ class Stopping:
         if self.asked and self._may_leave:
             raise Left
 
+    def stay(self) -> None:
+        """From now on the work is not left any more, although its block goes on."""
+        self._may_leave = False
+
     @contextmanager
     def may_leave(self) -> Iterator[None]:
         """The block changes nothing that a run goes on from: once a stop is asked for, it is left with `Left`."""

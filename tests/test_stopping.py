@@ -188,6 +188,7 @@ def test_a_run_in_one_dimension_draws_its_theory_once(tmp_path, monkeypatch):
     """Also a figure of the row, and the sample whose evolution is a part of the state."""
     monkeypatch.setattr(theory, "SAMPLES", 1000)
     words = ["experiment=theory_1d", "trainer.generator_start=2", "trainer.steps=30", "device=cpu", "metric=[]"]
+    words += ["trainer.discriminator_steps=1"]
     words += [f"trainer.{name}_every=10" for name in ("log", "sample", "checkpoint")]
     assert train(tmp_path / "whole", *words) == Status.COMPLETED
     run = tmp_path / "run"

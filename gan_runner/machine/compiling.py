@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -18,7 +21,7 @@ from gan_runner.functional import by_functions
 from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
 from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, remember, step
-from gan_runner.stopping import stopping
+from gan_runner.stopping import Left, stopping
 
 
 def why_not_compiled(state: State) -> str | None:
@@ -32,6 +35,7 @@ def why_not_compiled(state: State) -> str | None:
     return None
 
 
+COMPILERS = ("cc1plus", "clang")  # what works behind g++ and clang++
 Compiled = Callable[..., tuple[State, Terms]]  # `step`, as one graph
 
 
@@ -51,7 +55,7 @@ class CompiledStep:
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
         # Of several processes, each may have come further than the others, which would wait for it.
-        self.may_leave = stopping.may_leave if average is None else nullcontext
+        self.may_leave = _may_leave_until_compiled if average is None else nullcontext
         self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
@@ -82,6 +86,9 @@ class CompiledStep:
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # perhaps in the middle of the step, which must not be taken again
+        except Left:
+            _end_compilers()
+            raise
         except Exception as error:  # before anything is computed; torch has many kinds of them
             self.gave_up = True
             say(f"warning: trainer.compile=true: the step cannot be compiled and is taken eagerly: {one_line(error)}")
@@ -105,12 +112,44 @@ class CompiledStep:
         return state, computed
 
 
+@contextmanager
+def _may_leave_until_compiled() -> Iterator[None]:
+    """A stop may leave the block until torch has compiled, and takes the step."""
+
+    def stay(_: Any) -> None:
+        stopping.stay()
+
+    callbacks = torch._dynamo.callback.callback_handler
+    callbacks.register_end_callback(stay)
+    try:
+        with stopping.may_leave():
+            yield
+    finally:
+        callbacks.remove_end_callback(stay)
+
+
 def _may_change(guards: Sequence[Any]) -> list[bool]:
     """Which of the conditions for a graph torch is to check at each step: numbers that a module may change.
 
     Each graph serves one kind of step of one state, whose tensors stay what they are: the other 2,000 hold anyway.
     """
     return [guard.has_value and isinstance(guard.value, int | float | str) for guard in guards]
+
+
+def _end_compilers() -> None:
+    """Ends the compilers that torch has started, for which it would wait. Not a linker: it would leave half a file."""
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,comm="], capture_output=True, text=True, check=False).stdout
+    processes = [line.split(maxsplit=2) for line in listed.splitlines()]
+    ours = {str(os.getpid())}
+    for _ in processes:  # until no more are found
+        found = ours | {pid for pid, parent, _ in processes if parent in ours}
+        if found == ours:
+            break
+        ours = found
+    for pid, _, name in processes:
+        if pid in ours and Path(name).name.startswith(COMPILERS):
+            with suppress(OSError):  # it has ended
+                os.kill(int(pid), signal.SIGTERM)
 
 
 def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
