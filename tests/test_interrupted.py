@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from tests.training import TINY, last_step, rows, status, train, write_images
 INTERRUPTED = 130
 SLOW = """
 import time
-from pathlib import Path
 from gan_runner.datasets import Pattern
 
 class Slow(Pattern):
