@@ -1,6 +1,5 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gan_runner.commands.observing import in_turn, watch_from_main, watch_from_others
-from gan_runner.commands.record import Record
+from gan_runner.commands.record import Record, data_as_markdown
 from gan_runner.commands.training import (
     Measures,
     Training,
@@ -23,12 +22,15 @@ from gan_runner.errors import UserError, one_line
 from gan_runner.heartbeat import heartbeat
 from gan_runner.loop import fit
 from gan_runner.machine.launch import under_torchrun
+from gan_runner.machine.precision import warn_of_emulated_bf16
 from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
+from gan_runner.machine.threads import choose_threads, keep_threads
 from gan_runner.observers.base import Diverged, Interrupted, Observers, Row
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
+from gan_runner.runs.summary import Summary
 from gan_runner.status import Status
 from gan_runner.stopping import stopping
 
@@ -55,18 +57,21 @@ def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment 
 
 def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: ExitStack) -> int:
     ranks.place(experiment.config.device)
+    if experiment.config.trainer.precision == "bf16":
+        warn_of_emulated_bf16(ranks.device)
     directory = None
     # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
     if plan.continues:
         if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
-        keep_threads(plan.path)
-    dataset = ranks.main_first(lambda: prepare_dataset(experiment, ranks.device))
+    before = Manifest.of(plan.path) if plan.continues else Manifest()
+    dataset = ranks.main_first(lambda: prepare_dataset(experiment, before, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     own_periods = ranks.on_main(lambda: measures.own_periods if measures is not None else {})
     summary = check_networks(training)
+    set_threads(plan, training, summary, held)
     fingerprint = ranks.on_main(dataset.fingerprint)
     ranks.main_alone(refuse_other_measures, plan, measures)
     pending = restore(training, plan, fingerprint)
@@ -78,11 +83,11 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
             status, _ = train(training, watch_from_others(training, own_periods.values()), pending)
             return status
         record = Record(directory, training, measures, plan, fingerprint)
-        record.begin(summary)
+        record.begin(summary.table)
         log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
         watch = watch_from_main(training, measures, directory, pending is not None)
         if not training.state.step:
-            watch.logger.describe(plan.typed, measures.figures)
+            watch.logger.describe(plan.typed, measures.figures, data_as_markdown(dataset))
         if pending is not None:
             pending = in_turn({**pending, "step": training.state.step}, training, own_periods)
             del pending["step"]
@@ -114,10 +119,17 @@ def claim(held: ExitStack, plan: Plan) -> RunDirectory:
     return held.enter_context(closing(directory))
 
 
-def keep_threads(path: Path) -> None:
-    """A run goes on with as many threads as it began with: how sums are rounded depends on it."""
-    if not under_torchrun() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(Manifest.of(path).threads or torch.get_num_threads(), os.cpu_count() or 1))
+def set_threads(plan: Plan, training: Training, summary: Summary, held: ExitStack) -> None:
+    """Computes with a number of threads that fits the networks, or that a run began with, until `held` is closed."""
+    held.callback(torch.set_num_threads, torch.get_num_threads())
+    before = Manifest.of(plan.path).threads if plan.continues else None
+    if before is None and training.ranks.device.type == "cpu":
+        choose_threads(summary.multiply_adds * training.settings.batch_size // training.ranks.size)
+    if not keep_threads(before):
+        say(
+            f"warning: {plan.path}: was begun with {before} threads a process and goes on with "
+            f"{torch.get_num_threads()}; its last bits will differ from those of a run that never stopped"
+        )
 
 
 def already_completed(path: Path, steps: int) -> bool:

@@ -10,6 +10,7 @@ from gan_runner.config.components import Experiment
 from gan_runner.config.schema import Config, Trainer
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
 from gan_runner.machine.ranks import Ranks
@@ -17,13 +18,20 @@ from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
 from gan_runner.randomness import rng
-from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
+from gan_runner.runs.building import (
+    build_batches,
+    build_dataset,
+    build_game,
+    build_schedule,
+    build_state,
+    build_take_step,
+)
 from gan_runner.runs.checkpoint import load_newest
 from gan_runner.runs.directory import read_json, read_run
 from gan_runner.runs.logger import Row, parse_row, read_metrics
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
-from gan_runner.runs.summary import summarize
+from gan_runner.runs.summary import Summary, summarize
 from gan_runner.state import Kept, State
 from gan_runner.step import Game, TakeStep
 
@@ -101,20 +109,17 @@ class Measures:
         return list(dict.fromkeys([*first, *(f"metric/{name}" for name in self.evaluation.goals)]))
 
 
-def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
-    """The dataset, found to be large enough for one batch."""
-    config, dataset = experiment.config, experiment.build("dataset")
+def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`, found to be large enough for one batch."""
+    config, dataset = experiment.config, build_dataset(experiment, before)
     dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
     if config.device.hold_dataset:
         dataset.to(device)
-    if dataset.skipped:
-        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
-        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
     return dataset
 
 
-def check_networks(training: Training) -> str:
-    """A table of both networks; one small batch through copies of them refuses those that do not fit."""
+def check_networks(training: Training) -> Summary:
+    """What both networks are; one small batch through copies of them refuses those that do not fit."""
     architecture, state = training.config.architecture, training.state
     count = min(training.settings.batch_size // training.ranks.size, 2)
     z = draw_latent(architecture.latent, count, rng(0)).to(training.ranks.device)
@@ -140,8 +145,11 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
     """
     config, state = training.config, training.state
     if plan.continues:
-        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
+        if (before := Manifest.of(plan.path)).data.get("fingerprint", fingerprint) != fingerprint:
+            raise UserError(
+                f"dataset.root: these are other data than {plan.path} was started with"
+                f"{other_classes(before, training.dataset)}"
+            )
         rows = read_metrics(plan.path / "metrics.jsonl")  # before anything is written: it may be damaged
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
@@ -158,6 +166,8 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         _load(state, kept, f"fork_from={source}")
+        if config.architecture.conditional and (differs := other_classes(Manifest.of(source), training.dataset)):
+            say(f"warning: fork_from={source}: a number of a class means another one{differs}")
     return None
 
 
@@ -167,6 +177,18 @@ def _pending(kept: Kept, run: Path) -> Row | None:
         return parse_row(bytes(kept["pending"].tolist())) if "pending" in kept else None
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{run / 'checkpoints'}: the newest holds no row of metrics as what is pending") from error
+
+
+def other_classes(before: Manifest, dataset: Dataset) -> str:
+    """The end of a sentence that says how the classes of a run were called, and are now; "" if they are the same.
+
+    Earlier versions kept no names. Of folders of images, their order was that of the text.
+    """
+    now = list(dataset.class_names)
+    names = before.data.get("class_names", now if dataset.class_order is None else sorted(now))
+    if not isinstance(names, list) or names == now:
+        return ""
+    return f"; its classes are {first(names)}, and here {first(now)}"
 
 
 def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:

@@ -1,22 +1,40 @@
 """A table of both networks, and a check that they fit the data and each other."""
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gan_runner.errors import UserError
 from gan_runner.networks.running import apply
 from gan_runner.state import State
 
-Line = tuple[str, str, int]  # layer, output shape, parameters
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer that a batch has passed."""
+
+    name: str
+    output: str  # its shape, without the batch
+    parameters: int
+    multiply_adds: int  # of the whole batch; 0 for other layers than linear ones and convolutions
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Both networks, layer by layer, and how much work they are."""
+
+    table: str
+    multiply_adds: int  # of one sample on its way through both
 
 
 def summarize(
     generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...], z: Tensor, labels: Tensor | None
-) -> str:
+) -> Summary:
     """The layers of both networks with shapes and parameter counts, for a batch of latents `z` (B, latent_dim).
 
     Raises `UserError` if a network cannot take such a batch, or returns a wrong shape.
@@ -25,7 +43,10 @@ def summarize(
     _expect("generator", tuple(fake.shape), (len(z), *shape), "samples")
     logits, more_layers = _traced("discriminator", discriminator, fake, labels)
     _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
-    return _table({"generator": (generator, layers), "discriminator": (discriminator, more_layers)})
+    counted = sum(layer.multiply_adds for layer in [*layers, *more_layers]) // len(z)
+    at_least = parameter_count(generator) + parameter_count(discriminator)  # of layers that are of no known kind
+    table = _table({"generator": (generator, layers), "discriminator": (discriminator, more_layers)})
+    return Summary(table, max(counted, at_least))
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -43,21 +64,21 @@ def memory(state: State) -> dict[str, float]:
     return {name: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for name, tensors in held.items()}
 
 
-def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Line]]:
+def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Layer]]:
     """What a copy of `network` returns, whose running statistics change in its place, and the layers that it passed."""
     trial = copy.deepcopy(network).train()
-    lines: list[Line] = []
+    layers: list[Layer] = []
 
-    def record(layer: str, module: nn.Module, _: Any, output: Any) -> None:
+    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
-            kind = f"{layer} {type(module).__name__}".strip()
-            lines.append((kind, " × ".join(map(str, output.shape[1:])), parameter_count(module)))
+            shape, kind = " × ".join(map(str, output.shape[1:])), f"{name} {type(module).__name__}".strip()
+            layers.append(Layer(kind, shape, parameter_count(module), _multiply_adds(module, inputs[0], output)))
 
-    for layer, module in trial.named_modules():
+    for layer_name, module in trial.named_modules():
         # A layer with a parametrized weight (spectral norm) has children of its own, but is still one layer.
         is_layer = not any(True for _ in module.children()) or hasattr(module, "parametrizations")
-        if is_layer and ".parametrizations." not in f".{layer}.":
-            module.register_forward_hook(partial(record, layer))
+        if is_layer and ".parametrizations." not in f".{layer_name}.":
+            module.register_forward_hook(partial(record, layer_name))
     try:
         with torch.no_grad():
             output = apply(trial, inputs, labels)
@@ -66,7 +87,17 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         raise UserError(f"architecture.{name}: cannot take a batch of shape {given}: {error}") from error
     if not isinstance(output, Tensor):
         raise UserError(f"architecture.{name}: returned {type(output).__name__}, a tensor is needed")
-    return output, lines
+    return output, layers
+
+
+def _multiply_adds(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Of a batch in a linear layer or a convolution: each number of the output takes one row of the weight.
+
+    In a transposed convolution, each number of the input does.
+    """
+    if not isinstance(module, nn.Linear | _ConvNd):
+        return 0
+    return (inputs if isinstance(module, _ConvTransposeNd) else output).numel() * module.weight[0].numel()
 
 
 def _expect(name: str, found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
@@ -74,15 +105,15 @@ def _expect(name: str, found: tuple[int, ...], expected: tuple[int, ...], what: 
         raise UserError(f"architecture.{name}: returned the shape {found}, where {what} need {expected}")
 
 
-def _table(networks: dict[str, tuple[nn.Module, list[Line]]]) -> str:
+def _table(networks: dict[str, tuple[nn.Module, list[Layer]]]) -> str:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("network", "layer", "output", box=None, pad_edge=False)
     table.add_column("parameters", justify="right")
-    for name, (network, lines) in networks.items():
-        for layer, output, count in lines:
-            table.add_row(name, layer, output, f"{count:,}" if count else "")
+    for name, (network, layers) in networks.items():
+        for layer in layers:
+            table.add_row(name, layer.name, layer.output, f"{layer.parameters:,}" if layer.parameters else "")
         mib = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
         table.add_row(f"[bold]{name}[/]", "", f"{mib:,.2f} MiB", f"{parameter_count(network):,}", end_section=True)
     console = Console(width=100, force_terminal=False, no_color=True)

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gan_runner.machine.processors import usable_processors
+
 
 def visible_gpus() -> list[str]:
     """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them: by number or UUID. CUDA is not started for that."""
@@ -67,6 +69,4 @@ def threads_for_each(jobs: int) -> int | None:
     """A fair share of the processors; None, torch's own choice, for one job at a time, and where it is typed."""
     if jobs == 1 or os.environ.get("OMP_NUM_THREADS"):
         return None
-    return max(
-        1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // jobs
-    )
+    return max(1, usable_processors() // jobs)

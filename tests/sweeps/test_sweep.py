@@ -249,7 +249,8 @@ def test_a_full_disk_ends_the_sweep_with_what_is_done_kept(gan_train, moody):
 
 def test_jobs_share_out_the_threads_and_keep_their_number(tmp_path, environment):
     del environment["OMP_NUM_THREADS"]
-    command = [sys.executable, "-m", "gan_runner.train", "-m", "seed=0,1", "name=threads", *STEPS]
+    large = ("experiment=ring_plain", "trainer.batch_size=1000")  # enough work for a hundred threads
+    command = [sys.executable, "-m", "gan_runner.train", "-m", "seed=0,1", "name=threads", *large, *STEPS]
 
     def threads(*words: str) -> list[int]:
         subprocess.run([*command, *words], cwd=tmp_path, env=environment, check=True, capture_output=True)
