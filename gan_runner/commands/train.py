@@ -1,11 +1,11 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import torch
 
-from gan_runner.commands.observing import watch_from_main, watch_from_others
+from gan_runner.commands.observing import in_turn, watch_from_main, watch_from_others
 from gan_runner.commands.record import Record, data_as_markdown
 from gan_runner.commands.training import (
     Measures,
@@ -28,14 +28,14 @@ from gan_runner.machine.precision import warn_of_emulated_bf16
 from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.machine.threads import choose_threads, keep_threads
-from gan_runner.observers.base import Diverged, Interrupted, Observer
-from gan_runner.observers.stop import StopWhenAsked
+from gan_runner.observers.base import Diverged, Interrupted, Observers, Row
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan, place_of_data
 from gan_runner.runs.summary import Summary
 from gan_runner.status import Status
+from gan_runner.stopping import stopping
 
 
 def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment | None = None) -> int:
@@ -72,30 +72,33 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     dataset = ranks.main_first(lambda: find_dataset(plan, experiment, before, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
-    settings = training.settings
-    stop = StopWhenAsked(settings.log_every, settings.steps, ranks.size, ranks.any)
-    with answering_signals(stop.ask):
+    own_periods = ranks.on_main(lambda: measures.own_periods if measures is not None else {})
+    summary = check_networks(training)
+    set_threads(plan, training, summary, held)
+    fingerprint = ranks.on_main(dataset.fingerprint)
+    ranks.main_alone(refuse_other_measures, plan, measures)
+    pending = restore(training, plan, fingerprint)
+    with answering_signals(ranks):
         ranks.any(False)  # nothing is on the disk before all processes can be interrupted
-        summary = check_networks(training)
-        set_threads(plan, training, summary, held)
-        fingerprint = ranks.on_main(dataset.fingerprint)
-        ranks.main_alone(refuse_other_measures, plan, measures)
-        restore(training, plan, fingerprint)
         if not plan.continues:
             directory = ranks.main_alone(claim, held, plan)
         if directory is None or measures is None:
-            status, _ = train(training, watch_from_others(training, stop))
+            status, _ = train(training, watch_from_others(training, own_periods.values()), pending)
             return status
         record = Record(directory, training, measures, plan, fingerprint)
         record.begin(summary.table)
         log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
-        watch = watch_from_main(training, measures, stop, directory)
+        watch = watch_from_main(training, measures, directory, pending is not None)
         if not training.state.step:
             watch.logger.describe(plan.typed, measures.figures, data_as_markdown(dataset))
-        return record.end(*train(training, watch.observers), watch)
+        if pending is not None:
+            pending = in_turn({**pending, "step": training.state.step}, training, own_periods)
+            del pending["step"]
+        return record.end(*train(training, watch.observers, pending), watch)
 
 
-def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager[None]:
+@contextmanager
+def answering_signals(ranks: Ranks) -> Iterator[None]:
     """Signals ask to stop until the block ends; a second one has its usual effect.
 
     Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
@@ -103,10 +106,14 @@ def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager
     """
 
     def answer() -> None:
-        say("stopping after this step; once more to stop at once")
-        ask_to_stop()
+        with suppress(RuntimeError):  # this may be in the middle of another message
+            say("stopping as soon as all is saved; once more to stop at once")
+        ranks.tell_main()
+        stopping.ask()
 
-    return on_stop_signal(answer, once=not under_torchrun())
+    stopping.begin()
+    with on_stop_signal(answer, once=not under_torchrun()):
+        yield
 
 
 def claim(held: ExitStack, plan: Plan) -> RunDirectory:
@@ -157,7 +164,7 @@ def find_dataset(plan: Plan, experiment: Experiment, before: Manifest, device: t
         raise UserError(f"{error}. If the data of the run are elsewhere now: {again}") from error
 
 
-def train(training: Training, observers: list[Observer]) -> tuple[Status, str | None]:
+def train(training: Training, observers: Observers, pending: Row | None) -> tuple[Status, str | None]:
     """Runs the loop; whatever ends it becomes an exit status and a message."""
     state, settings, status = training.state, training.settings, Status.COMPLETED
     ended: BaseException | None = None
@@ -171,6 +178,7 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
                 training.take_step,
                 observers,
                 settings.log_every,
+                pending,
             )
     except Interrupted as error:
         status, ended = Status.INTERRUPTED, error
