@@ -56,6 +56,9 @@ class CelebA(ArrayDataset):
             value_range=value_range,
             num_classes=0 if labels is None else 2,
             skipped=skipped,
+            class_names=() if attribute is None else (f"not {attribute}", attribute),
+            num_files=len(files.stamps),
+            remarks=files.remarks,
             held_out=partial(test, value_range=value_range) if split == "train" else None,
         )
 

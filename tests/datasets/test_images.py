@@ -66,7 +66,7 @@ def test_a_zip_is_as_good_as_its_folder(tmp_path: Path, names: tuple[str, str]) 
             save(tmp_path / "folder" / name, picture())
             archive.write(tmp_path / "folder" / name, name)
         archive.writestr("__MACOSX/._1.png", b"resource fork")
-        archive.writestr("folder.png/", b"")
+        archive.writestr("cat/folder.png/", b"")
     folder, zipped = images(tmp_path / "folder"), images(tmp_path / "images.zip")
     assert len(zipped) == 2
     assert zipped.num_classes == (2 if "cat" in names[0] else 0)
