@@ -103,6 +103,11 @@ def idx(array: np.ndarray) -> bytes:
         "class": ("loss._target_=gan_runner.losses.Hing", ("loss._target_", "Hing")),
         "module": ("loss._target_=my_losses.Mine", ("loss._target_", "my_losses")),
         "class of another kind": ("loss._target_=torch.nn.ReLU", ("loss._target_", "torch.nn.ReLU", "Loss")),
+        "loss of no kind": ("loss._target_=gan_runner.losses.Loss", ("loss._target_", "losses.Loss", "none by itself")),
+        "network of no kind": (
+            "architecture.generator._target_=torch.nn.Module",
+            ("architecture.generator._target_", "torch.nn.Module", "none by itself"),
+        ),
         "function": ("loss._target_=os.system", ("loss._target_", "os.system", "Loss")),
         # Data and networks
         "labels": ("architecture=mlp_conditional", ("architecture.conditional", "no labels")),
@@ -158,6 +163,26 @@ def test_malformed_yaml_in_a_group_of_the_user(refused):
     Path("mine/loss").mkdir(parents=True)
     Path("mine/loss/mine.yaml").write_text("_target_: [gan_runner.losses.Hinge\nweight: 1\n")
     assert "mine.yaml" in refused("--config-dir=mine", "loss=mine")
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("import sys\nsys.exit(3)\n", "importing mine called sys.exit(3)"),
+        ("raise SystemExit\n", "importing mine called sys.exit(None)"),
+        (
+            "from gan_runner.losses import Hinge\nclass Mine(Hinge):\n    def __init__(self): raise SystemExit(0)\n",
+            "Mine called sys.exit(0)",
+        ),
+    ],
+)
+def test_a_class_of_the_user_that_leaves(refused, monkeypatch, module, said):
+    """Its status would be taken for the run's, and nothing would be said."""
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("mine.py").write_text(module)
+    line = refused("loss._target_=mine.Mine")
+    assert line.startswith("error: loss")
+    assert said in line
 
 
 def test_truncated_idx(refused):

@@ -46,6 +46,8 @@ class Component:
             return self.cls(**self.values, **{k: v for k, v in facts.items() if k in parameters})
         except (TypeError, ValueError, OverflowError) as error:
             raise self.refusal(error) from error
+        except SystemExit as stop:
+            raise UserError(f"{self.key}: {self.cls.__name__} called sys.exit({stop.code})") from stop
 
     def refusal(self, error: Exception) -> UserError:
         """What the class says of its keys, with the key and value that it speaks of."""
@@ -207,9 +209,13 @@ def locate(key: str, target: Any, base: type) -> type:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}._target_: cannot find {target}: {error}") from error
+    except SystemExit as stop:
+        raise UserError(f"{key}._target_: importing {module} called sys.exit({stop.code})") from stop
     if not (isinstance(found, type) and issubclass(found, base)):
         wanted = "a class" if base is object else f"a {base.__module__}.{base.__qualname__}"
         raise UserError(f"{key}._target_: {target} is not {wanted}")
+    if found is base and base is not object:
+        raise UserError(f"{key}._target_: {target} is what every choice is made from, and none by itself")
     if undefined := sorted(getattr(found, "__abstractmethods__", ())):
         every = f"every {base.__qualname__} must"
         raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gan_runner.datasets.base import first
-from gan_runner.datasets.image_files import ImageFiles
+from gan_runner.datasets.image_files import ImageFiles, plain_name
 from gan_runner.errors import UserError, one_line
 
 LIST = "dataset.json"
@@ -161,7 +161,7 @@ def _by_list(files: ImageFiles, path: str, folder: str, labels: Any, labels_want
     class_of, strangers = dict[str, str](), list[str]()
     for entry in labels:
         name, number = _entry(path, entry)
-        image = posixpath.join(folder, name.replace("\\", "/"))
+        image = plain_name(posixpath.join(folder, name))
         if image in files.stamps:
             class_of[image] = str(number)
         else:

@@ -100,11 +100,11 @@ class _Inventory:
         self.left_out: dict[str, list[str]] = {}
 
     def leave_out(self, reason: str, name: str) -> None:
-        self.left_out.setdefault(reason, []).append(f"'{_plain(name)}'")
+        self.left_out.setdefault(reason, []).append(f"'{plain_name(name)}'")
 
     def take_folder(self, root: Path) -> None:
         for path, entry in Walk(root, self.leave_out):
-            name = _plain(path)
+            name = plain_name(path)
             if entry is None:
                 self._add_folders((name, *_parents(name)))
             elif self._is_used(name):
@@ -121,7 +121,7 @@ class _Inventory:
     def take_zip(self, archive: zipfile.ZipFile) -> None:
         for entry in archive.infolist():
             raw = _entry_name(entry)
-            name = _plain(raw)
+            name = plain_name(raw)
             if any(map(is_hidden, name.split("/"))):
                 continue
             if raw.endswith(("/", "\\")):
@@ -163,7 +163,7 @@ def _parents(name: str) -> list[str]:
     return [str(folder) for folder in PurePosixPath(name).parents][:-1]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name with forward slashes, relative, and without what cannot be printed in a line.
 
     A zip that was made on Windows may have backslashes, and files that were unpacked from it without care.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.batches import draw_latent
-from gan_runner.datasets import Dataset
+from gan_runner.datasets import ArrayDataset, Dataset
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.observers.networks import Networks
 from gan_runner.randomness import rng
@@ -45,7 +45,8 @@ class Grids(Observer):
         """The picture of samples (N, *shape)."""
         if samples.shape[1:] != (2,):
             return pictures.grid(samples, self.columns, self.row_names)
-        real, _ = self.dataset.batch(0, len(samples), self.networks.seed)
+        available = len(self.dataset) if isinstance(self.dataset, ArrayDataset) else len(samples)
+        real, _ = self.dataset.batch(0, min(len(samples), available), self.networks.seed)
         return pictures.scatter(real.cpu(), samples)
 
 

@@ -243,6 +243,16 @@ def test_the_labels_of_a_list_are_read_and_its_folders_are_no_classes(lay, place
         assert data.remarks == []
 
 
+@pytest.mark.parametrize("odd", ["new\nline", "tab\t", "a\\b", "\x1b[1m", "größe", "写真", "a b"])
+def test_a_list_finds_images_whatever_their_names(lay, odd):
+    """Messages show some letters of a name otherwise than the list has them."""
+    names = [f"{odd}.png", f"x/{odd}.png", "plain.png"]
+    root = write_list(lay(*names), [[name, i] for i, name in enumerate(names)])
+    data = images(root)
+    assert counts(data) == {"0": 1, "1": 1, "2": 1}
+    assert data.remarks == []
+
+
 def test_a_list_in_a_folder_around_the_images_names_them_from_there(lay):
     root = lay(*(f"faces/{name}" for name in STYLEGAN))
     write_list(root / "faces", [[name, i % 2] for i, name in enumerate(STYLEGAN)])

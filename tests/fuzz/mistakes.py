@@ -1,5 +1,6 @@
 """One mistake each, planted into a command line that is right. Each says what the message has to name."""
 
+import re
 from collections.abc import Callable
 from random import Random
 
@@ -236,7 +237,8 @@ def conflict(draft: Draft, rng: Random) -> Planted:
         draft.words.append("trainer.batch_size=4")
     if not any(word.startswith(("resume", "hydra.run.dir=run", "trainer.steps")) for word in chosen):
         draft.words.append("trainer.steps=2")
-    return f"do not go together: {' '.join(chosen)}", ()
+    keys = tuple(key.lstrip("+-").split(".")[-1] for key in (word.partition("=")[0] for word in chosen) if key != "-m")
+    return f"do not go together: {' '.join(chosen)}", keys
 
 
 # With a sweep's words, but without -m; and what Hydra's grammar does not know.
@@ -267,7 +269,7 @@ def grammar(draft: Draft, rng: Random) -> Planted:
         return None
     draft.words[:] = [other for other in draft.words if other.partition("=")[0] != name]
     draft.words.insert(rng.randint(0, len(draft.words)), word.replace("\x00", "\ufffd"))  # no program can be given NUL
-    return f"not understood: {word!r}", ()
+    return f"not understood: {word!r}", tuple(re.findall(r"[a-z_]{3,}", name))
 
 
 # In memory that no machine has.

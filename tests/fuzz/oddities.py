@@ -13,18 +13,20 @@ NO_UTF8 = "caf\udce9"
 
 def _link_up(p: Planting) -> None:
     name = p.rng.choice(["up", "self", "again.png"])
-    folder = os.path.dirname(p.rng.choice([*p.files] or [""]))
+    folder = os.path.dirname(p.rng.choice([image.name for image in p.truth.used] or [""]))
     target = os.path.relpath(".", folder or ".")
     p.steps.append(lambda root: os.symlink(target, root / folder / name))
-    p.truth.passed_over += 1
+    p.truth.strange.append(name)
 
 
 def _links_in_a_loop(p: Planting) -> None:
     p.steps += [lambda root: os.symlink("loop_b", root / "loop_a"), lambda root: os.symlink("loop_a", root / "loop_b")]
+    p.truth.strange += ["loop_a", "loop_b"]
 
 
 def _broken_link(p: Planting) -> None:
     p.steps.append(lambda root: os.symlink("not/there.png", root / "broken.png"))
+    p.truth.strange.append("broken.png")
 
 
 def _link_to_a_file(p: Planting) -> None:
@@ -71,6 +73,7 @@ def _read_only(p: Planting) -> None:
 
 def _pipe(p: Planting) -> None:
     p.steps.append(lambda root: os.mkfifo(root / "pipe.png"))
+    p.truth.strange.append("pipe.png")
 
 
 def _socket(p: Planting) -> None:
@@ -82,6 +85,7 @@ def _socket(p: Planting) -> None:
             os.chdir(here)
 
     p.steps.append(bind)
+    p.truth.strange.append("s.png")
 
 
 def _no_utf8(p: Planting) -> None:

@@ -32,7 +32,7 @@ class Truth:
     used: list[Image] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)  # called images, but damaged
     others: list[str] = field(default_factory=list)  # files that are not called images, and not hidden
-    passed_over: int = 0  # links that lead to what is there already
+    strange: list[str] = field(default_factory=list)  # pipes, links to what is there already, links to nowhere
     classes: list[str] | None = None  # in their order; None: no labels
     unsure: bool = False
     refused: bool = False
@@ -76,7 +76,7 @@ class Planting:
                 (".pkl", b"\x80\4."),
             ]
         )
-        name = self._name(folder, ending)
+        name = self._name(folder, ending).replace("\\", "-")  # else a folder, as it is written on Windows
         self.files[name] = content
         self.truth.others.append(name)
 
