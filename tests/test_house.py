@@ -10,7 +10,8 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "gan_runner"
 FLOORS = (  # from the ground up
-    {"__init__", "errors", "heartbeat", "names", "paths", "randomness", "status"},
+    {"__init__", "errors", "heartbeat", "names", "randomness", "status", "stopping", "streams"},
+    {"paths"},
     {"console"},
     {"tables", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
     {"metrics", "state"},

@@ -20,7 +20,7 @@ from gan_runner.evaluation.classifier import (
 )
 from gan_runner.evaluation.extractors import classifier_path
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import write_atomically
+from gan_runner.paths import as_path, write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
 
@@ -41,7 +41,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     settings = validate(ClassifierSettings, {key: value for key, value in plain.items() if key != "metric"})
     device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
-    out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
+    out = classifier_path(dataset) if settings.out is None else as_path("out", settings.out)
     refuse_unwritable(out)
     parts = split(dataset, settings.seed)
     if settings.batch_size > len(parts.indices):

@@ -19,6 +19,7 @@ from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
 from gan_runner.machine.devices import one_device
 from gan_runner.machine.threads import keep_threads
+from gan_runner.paths import as_path
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
@@ -66,7 +67,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     if settings.runs == []:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
-        report = evaluate_run(Path(settings.run).expanduser(), settings, device)
+        report = evaluate_run(as_path("run", settings.run), settings, device)
         show(*table_of_one(report))
         print(settings.run)
         return Status.FAILED if report.failures else Status.COMPLETED
@@ -86,7 +87,7 @@ def find_runs(folders: Sequence[str]) -> list[Path]:
     """The run directories in `folders`, at any depth."""
     found: set[Path] = set()
     for folder in folders:
-        runs = {file.parent for file in Path(folder).expanduser().rglob("config.yaml")}
+        runs = {file.parent for file in as_path("runs", folder).rglob("config.yaml")}
         if not runs:
             raise UserError(f"runs={folder}: there is no run directory in it")
         found |= runs
@@ -133,7 +134,10 @@ def _measure(
 ) -> Report:
     """Compares the generator with the data that it was trained on."""
     before = Manifest.of(path)
-    dataset = build_dataset(experiment, before)
+    try:
+        dataset = build_dataset(experiment, before)
+    except UserError as error:
+        raise UserError(f"{path}: {error}. dataset.root=… says where the data are now") from error
     if dataset.fingerprint() != before.data.get("fingerprint"):
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)

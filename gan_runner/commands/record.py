@@ -10,6 +10,7 @@ import torch
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
 from gan_runner.commands.training import Measures, Training
+from gan_runner.config.grammar import override
 from gan_runner.config.trust import foreign_packages
 from gan_runner.console import rounded, say
 from gan_runner.datasets import DataFacts, Dataset, about_data, describe
@@ -18,7 +19,7 @@ from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, with_place_of_data
 from gan_runner.runs.summary import memory, parameter_count
 from gan_runner.status import Status
 from gan_runner.sweeps.report.page import Page, Section, to_markdown
@@ -55,7 +56,7 @@ class Record:
             say(line)
         say(f"{path}: from step {state.step} to {self.training.settings.steps} on {self.training.ranks.device}")
         self.directory.write_pid()
-        self.directory.write_config(self.plan.plain)
+        self.directory.write_config(with_place_of_data(self.plan.plain))
         self.directory.write_json("status.json", {"state": "running", "step": state.step})
         (path / "summary.txt").write_text(summary + "\n")
         self.directory.write_json("manifest.json", self.manifest)
@@ -120,8 +121,8 @@ class Record:
     def resume_command(self) -> str:
         """The overrides that go on with this run."""
         foreign = foreign_packages(self.plan.plain)
-        trust = [f"trust=[{','.join(foreign)}]"] if foreign else []
-        return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
+        trust = [shlex.quote(f"trust=[{','.join(foreign)}]")] if foreign else []
+        return " ".join([override("resume", self.directory.path), *trust])
 
 
 def data_record(dataset: Dataset, fingerprint: str) -> dict[str, Any]:

@@ -4,7 +4,9 @@ Only the run directory is needed, on any machine.
 """
 
 import io
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -13,23 +15,20 @@ from unicodedata import normalize
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.config.schema import Device, Latent, Section, validate
 from gan_runner.console import say
-from gan_runner.datasets.base import Folder, first, in_one_line, number_as_text
+from gan_runner.datasets.base import Folder, first, in_one_line
 from gan_runner.errors import UserError
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import write_atomically
+from gan_runner.paths import as_path, write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
 NAMES_SHOWN = 20  # of classes, in a message
 _GRID_LIMIT = 1024  # samples in grid.png
-
-
-Label = Annotated[str, Field(min_length=1), BeforeValidator(number_as_text)]  # 3 may be a name, or a number
 
 
 class SampleSettings(Section):
@@ -38,7 +37,7 @@ class SampleSettings(Section):
     run: Folder
     count: PositiveInt
     checkpoint: Checkpoint
-    label: Label | None
+    label: Annotated[str, Field(min_length=1)] | None  # a class's name or number
     seed: NonNegativeInt
     out: str | None
     columns: PositiveInt
@@ -55,27 +54,49 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     If the configuration or the run is wrong, raises `UserError` and leaves nothing behind.
     """
     settings = validate(SampleSettings, plain)
-    run = Path(settings.run).expanduser()
+    run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
     label = None if settings.label is None else find_class(settings.label, generator, settings.run)
-    out = Path(settings.out).expanduser() if settings.out is not None else run / "sampled"
+    out = as_path("out", settings.out) if settings.out is not None else run / "sampled"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        shape = (settings.count, *generator.facts.shape)
-        write_atomically(out / "samples.npy", npy(shape, draw_samples(generator, settings, label)))
-        samples = np.load(out / "samples.npy", mmap_mode="r")  # there may be more than fit into memory
-        shown = torch.tensor(samples[:_GRID_LIMIT])
-        names = row_names(generator, -(-len(shown) // settings.columns)) if label is None else []
-        pictures.save(out / "grid.png", pictures.grid(shown, settings.columns, names))
-        for i in range(settings.count if settings.images else 0):
-            pictures.save(out / "images" / f"{i:06}.png", pictures.grid(torch.tensor(samples[i : i + 1]), 1))
-        if settings.interpolate is not None:
-            write_interpolation(out, generator, settings, settings.interpolate, label or 0)
+        with _made_aside(out) as aside:
+            shape = (settings.count, *generator.facts.shape)
+            write_atomically(aside / "samples.npy", npy(shape, draw_samples(generator, settings, label)))
+            samples = np.load(aside / "samples.npy", mmap_mode="r")  # there may be more than fit into memory
+            shown = torch.tensor(samples[:_GRID_LIMIT])
+            names = row_names(generator, -(-len(shown) // settings.columns)) if label is None else []
+            pictures.save(aside / "grid.png", pictures.grid(shown, settings.columns, names))
+            for i in range(settings.count if settings.images else 0):
+                pictures.save(aside / "images" / f"{i:06}.png", pictures.grid(torch.tensor(samples[i : i + 1]), 1))
+            if settings.interpolate is not None:
+                write_interpolation(aside, generator, settings, settings.interpolate, label or 0)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
     if settings.label is not None and label is not None:
         say(f"label={in_one_line(settings.label)}: class {generator.facts.class_name(label)!r}, number {label}")
     return out
+
+
+@contextmanager
+def _made_aside(out: Path) -> Iterator[Path]:
+    """A folder whose files go to `out` at the end of the block; without that end, `out` is as it was before."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    aside = out / ".new"
+    shutil.rmtree(aside, ignore_errors=True)  # of a kill
+    try:
+        aside.mkdir()
+        yield aside
+        for file in [file for file in aside.rglob("*") if file.is_file()]:
+            target = out / file.relative_to(aside)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+        missing = []
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # something else was put there meanwhile
+            for folder in missing:
+                folder.rmdir()
 
 
 def find_class(label: str, generator: TrainedGenerator, run: str) -> int:

@@ -8,20 +8,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
-
-def number_as_text(value: object) -> object:
-    """`value`, as text if it is a whole number: a name such as 2024 arrives as one."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-# Not empty, as an unset shell variable would be.
-Folder = Annotated[str, Field(min_length=1), BeforeValidator(number_as_text)]
+Folder = Annotated[str, Field(min_length=1)]  # not empty, as an unset shell variable would be
 Range = tuple[FiniteFloat, FiniteFloat]
 
 

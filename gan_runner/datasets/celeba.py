@@ -13,6 +13,7 @@ from gan_runner.datasets.decoding import Crop, Size
 from gan_runner.datasets.image_cache import load
 from gan_runner.datasets.image_files import ImageFiles
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.paths import as_path
 
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class CelebA(ArrayDataset):
         size: Size,
         value_range: Range,
     ) -> None:
-        files = ImageFiles.find(_locate(Path(root).expanduser()), lists=(PARTITION, ATTRIBUTES))
+        files = ImageFiles.find(_locate(as_path("dataset.root", root)), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
         if split != "all":
             lines = _read_list(files.root, PARTITION, f"dataset.split={split}")

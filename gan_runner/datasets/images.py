@@ -1,6 +1,5 @@
 """Any images: a folder or a zip, flat, with one sub-folder per class, or with a dataset.json of labels."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ from gan_runner.datasets.classes import LIST, find_classes, text_order
 from gan_runner.datasets.decoding import Crop, Size
 from gan_runner.datasets.image_cache import load
 from gan_runner.datasets.image_files import ImageFiles
+from gan_runner.paths import as_path
 
 
 class Images(ArrayDataset):
@@ -36,7 +36,7 @@ class Images(ArrayDataset):
         labels_wanted: bool = False,
         class_order: Literal["number", "text"] = "number",
     ) -> None:
-        files = ImageFiles.find(Path(root).expanduser(), lists=(LIST,))
+        files = ImageFiles.find(as_path("dataset.root", root), lists=(LIST,))
         in_text_order = class_order == "text"
         classes = text_order(files) if in_text_order else find_classes(files, labels_wanted)
         if not (allow_empty or in_text_order):

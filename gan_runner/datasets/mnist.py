@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.errors import UserError
+from gan_runner.paths import as_path
 from gan_runner.randomness import rng
 
 TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -45,7 +46,7 @@ class MNIST(ArrayDataset):
         split: Literal["train", "test"],
         value_range: Range,
     ) -> None:
-        folder = Path(root).expanduser()
+        folder = as_path("dataset.root", root)
         raw = folder / TORCHVISION_CLASS[variant] / "raw"
         if download and not all(_find(split, folder, raw).values()):
             _download(variant, folder, raw)

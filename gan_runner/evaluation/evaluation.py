@@ -24,6 +24,7 @@ from gan_runner.evaluation.reference import ReferenceSamples, read_reference
 from gan_runner.evaluation.report import Figure, Report
 from gan_runner.metrics import Extractor, Goal, Metric, Samples
 from gan_runner.randomness import rng
+from gan_runner.stopping import stopping
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # z, labels -> samples in the data's own units, on the CPU
 
@@ -91,6 +92,7 @@ class Evaluation:
         return generated, 0 if reference.real.extracted else real, 0 if reference.held_out.extracted else held_out
 
     def _advance(self, count: int, text: str) -> None:
+        stopping.leave_if_asked()
         self._done += count
         if self._progress is not None:
             self._progress.show(self._done, text)

@@ -33,11 +33,12 @@ class Grids(Observer):
         self.labels = torch.arange(rows).repeat_interleave(self.columns) if classes else None
         self.row_names = pictures.class_labels(range(classes), self.networks.facts.class_names) if classes else []
 
+    def sample(self) -> Tensor:
+        """The samples (N, *shape) of the grid."""
+        return self.networks.sample(self.z, self.labels)
+
     def __call__(self, moment: Moment) -> None:
-        samples = self.networks.sample(self.z, self.labels)
-        if samples.ndim == 2 and moment.step % self.every == 0:
-            self.networks.state.evolution.append(samples[0])
-        picture = self.draw(samples, moment)
+        picture = self.draw(self.sample(), moment)
         self.logger.image("samples/grid", picture, moment.step, self.folder / f"step_{moment.step:08d}.png")
 
     def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
@@ -47,3 +48,17 @@ class Grids(Observer):
         available = len(self.dataset) if isinstance(self.dataset, ArrayDataset) else len(samples)
         real, _ = self.dataset.batch(0, min(len(samples), available), self.networks.seed)
         return pictures.scatter(real.cpu(), samples)
+
+
+@dataclass
+class Evolution(Observer):
+    """Of vectors, keeps what becomes of the grid's first sample. It is a part of the state: before a checkpoint."""
+
+    grids: Grids
+
+    def is_due(self, step: int) -> bool:
+        """Not out of turn, so that an extended run has no more than the longer run."""
+        return step % self.every == 0
+
+    def __call__(self, moment: Moment) -> None:
+        self.grids.networks.state.evolution.append(self.grids.sample()[0])

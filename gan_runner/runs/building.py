@@ -19,7 +19,7 @@ from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, remember, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -75,8 +75,8 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
     """The optimizer of one network; what its class refuses becomes a `UserError`."""
     try:
         return make_optimizer(component.cls, component.values, list(parameters))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{component.key}: {component.cls.__name__} refuses its keys: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise component.refusal(error) from error
 
 
 def build_game(experiment: Experiment) -> Game:
@@ -124,7 +124,7 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
 
     def eagerly(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
         state, computed = step(state, batch, rates, game, measure, gradients, average)
-        state.penalties |= newest_penalties(batch, computed)
+        remember(state, batch, newest_penalties(batch, computed))
         return state, computed
 
     if not experiment.config.trainer.compile:

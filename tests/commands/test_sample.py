@@ -253,7 +253,7 @@ def test_help_needs_no_torch(tmp_path):
         ("columns=1.5", "columns: found 1.5"),
         ("interpolate=[3]", "interpolate: found [3]"),
         ("label=-1", "label=-1: the generator of RUN is unconditional"),
-        ("label=[1]", "label: found [1]"),
+        ("label=[1]", "label=[1]: the generator of RUN is unconditional"),
         ("label=true", "label: found True"),
         ("label=''", "label: found ''"),
         ("label=0", "label=0: the generator of RUN is unconditional"),

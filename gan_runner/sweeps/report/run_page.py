@@ -89,7 +89,7 @@ def health(findings: Sequence[StoredFinding]) -> list[Part]:
             "it still holds" if found.resolved is None else f"until step {found.resolved:,}",
             found.evidence,
             found.cause,
-            ", or ".join(found.to_try),
+            ", or ".join(map(shlex.quote, found.to_try)),
         ]
         for found in findings
     ]
