@@ -254,7 +254,7 @@ def test_help_needs_no_torch(tmp_path):
         ("interpolate=[3]", "interpolate: found [3]"),
         ("label=-1", "label=-1: the generator of RUN is unconditional"),
         ("label=[1]", "label=[1]: the generator of RUN is unconditional"),
-        ("label=true", "label: found True"),
+        ("label=true", "label=true: the generator of RUN is unconditional"),
         ("label=''", "label: found ''"),
         ("label=0", "label=0: the generator of RUN is unconditional"),
         ("device=ddp", "device=ddp: this command is one process"),
