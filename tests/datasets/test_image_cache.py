@@ -208,10 +208,11 @@ def test_what_ends_the_work_leaves_nothing(
 
 
 LOAD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from gan_runner.datasets import image_cache
 from gan_runner.datasets.image_files import ImageFiles
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background
 files = ImageFiles.find(Path(sys.argv[1]))
 go, original = Path(sys.argv[2]), image_cache.decode
 def decode(*a, **k):
