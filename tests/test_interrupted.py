@@ -22,6 +22,7 @@ from tests.training import TINY, last_step, rows, status, train, write_images
 INTERRUPTED = 130
 SLOW = """
 import time
+from pathlib import Path
 from gan_runner.datasets import Pattern
 
 class Slow(Pattern):
@@ -71,12 +72,12 @@ def wait_for(there: Callable[[], object], process: "subprocess.Popen[str]") -> N
     assert process.poll() is None, process.communicate()
 
 
-def stop(process: "subprocess.Popen[str]", number: int) -> tuple[int, str]:
+def stop(process: "subprocess.Popen[str]", number: int, within: float = SECONDS) -> tuple[int, str]:
     """The exit status, and what it has printed."""
     begun = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - begun < SECONDS
+    assert time.monotonic() - begun < within
     assert "Traceback" not in err
     return process.returncode, out + err
 
@@ -92,11 +93,11 @@ def test_before_there_is_anything_to_save_nothing_is_left_behind(tmp_path, start
 
 def test_a_cache_that_is_being_built(tmp_path, started, monkeypatch, environment):
     """With what the decoder's threads have begun; the next start finds no half of it."""
-    images = write_images(tmp_path / "images", side=1500)
+    images = write_images(tmp_path / "images")
     environment["GAN_RUNNER_CACHE"] = str(tmp_path / "cache")
-    words = ("dataset=images", f"dataset.root={images}", "dataset.size=1500", "hydra.run.dir=run", *TINY)
+    words = ("dataset=images", f"dataset.root={images}", "dataset.size=2000", "hydra.run.dir=run", *TINY)
     process = started("train", *words)
-    wait_for(lambda: [*(tmp_path / "cache").glob("tmp*")], process)
+    wait_for(lambda: [*(tmp_path / "cache").glob("*.new")], process)
     assert stop(process, signal.SIGTERM)[0] == INTERRUPTED
     assert tree(tmp_path / "cache") == {}
     assert not (tmp_path / "run").exists()
@@ -142,12 +143,12 @@ def test_several_processes_one_of_which_is_at_work(tmp_path, started, with_obser
     process = started("train", *words)
     wait_for((tmp_path / "reached").exists, process)
     if to == "the parent":
-        ended = stop(process, signal.SIGTERM)
+        ended = stop(process, signal.SIGTERM, 2 * SECONDS)
     else:
         begun = time.monotonic()
         os.kill(workers(process.pid)[1], signal.SIGTERM)
         ended = (process.wait(60), "")
-        assert time.monotonic() - begun < SECONDS
+        assert time.monotonic() - begun < 2 * SECONDS
     assert ended[0] == 75
     assert status(tmp_path / "run") == {"state": "interrupted", "step": 10, "message": None}
 
@@ -159,7 +160,7 @@ def test_under_torchrun(tmp_path, started, with_observer):
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert time.monotonic() - begun < SECONDS
+    assert time.monotonic() - begun < 2 * SECONDS
     assert status(tmp_path / "run") == {"state": "interrupted", "step": 10, "message": None}
 
 
@@ -170,7 +171,7 @@ def test_slow_steps_of_several_processes_do_not_wait_for_the_next_row(tmp_path, 
     words += ["trainer.checkpoint_every=20", "trainer.sample_every=1000000", "trainer.evaluate_every=1000000"]
     process = started("train", *words, "hydra.run.dir=run", "device=ddp", "device.processes=2")
     wait_for((tmp_path / "run" / "generator.safetensors").exists, process)
-    assert stop(process, signal.SIGTERM)[0] == 75
+    assert stop(process, signal.SIGTERM, 2 * SECONDS)[0] == 75  # they share what other tests leave of the processor
     assert status(tmp_path / "run")["state"] == "interrupted"
 
 

@@ -20,7 +20,7 @@ from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
 from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, remember, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
 from gan_runner.stopping import Left, stopping
 
 
@@ -88,6 +88,8 @@ class CompiledStep:
             raise  # perhaps in the middle of the step, which must not be taken again
         except Left:
             _end_compilers()
+            if state.average is not None and batch.generator is not None:
+                state.average.skip()  # the rates of this step count it
             raise
         except Exception as error:  # before anything is computed; torch has many kinds of them
             self.gave_up = True
@@ -108,7 +110,7 @@ class CompiledStep:
         state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
         # A CUDA graph overwrites what it computed at the next step.
         penalties = newest_penalties(batch, computed)
-        remember(state, batch, {name: penalty.clone() for name, penalty in penalties.items()})
+        state.penalties |= {name: penalty.clone() for name, penalty in penalties.items()}
         return state, computed
 
 

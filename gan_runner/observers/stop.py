@@ -11,7 +11,7 @@ from gan_runner.observers.base import Diverged, Interrupted, Moment, Observer
 from gan_runner.observers.log import AfterOthers
 from gan_runner.stopping import stopping
 
-LOOK = 2.0  # seconds between two looks of several processes at whether one of them was asked to stop
+LOOK = 1.0  # seconds between two looks of several processes at whether one of them was asked to stop
 
 
 @dataclass

@@ -19,7 +19,7 @@ from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, remember, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -124,7 +124,7 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
 
     def eagerly(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
         state, computed = step(state, batch, rates, game, measure, gradients, average)
-        remember(state, batch, newest_penalties(batch, computed))
+        state.penalties |= newest_penalties(batch, computed)
         return state, computed
 
     if not experiment.config.trainer.compile:

@@ -46,9 +46,15 @@ class Plan:
 
 def place_of_data(plain: Mapping[str, Any]) -> Path | None:
     """Where the data of a configuration are, from any working directory; None for data from nowhere."""
-    dataset = plain.get("dataset")
-    root = dataset.get("root") if isinstance(dataset, dict) else None
-    return as_path("dataset.root", root).absolute() if isinstance(root, str) else None
+    root = _text_in(plain, "dataset", "root")
+    return None if root is None else as_path("dataset.root", root).absolute()
+
+
+def _text_in(plain: Mapping[str, Any], section: str, name: str) -> str | None:
+    """A value of a configuration that may not be checked yet; None if it is no text."""
+    values = plain.get(section)
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def with_places(plain: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +62,8 @@ def with_places(plain: dict[str, Any]) -> dict[str, Any]:
     kept, place = dict(plain), place_of_data(plain)
     if place is not None and place.exists():  # else a root that a user's own class understands
         kept["dataset"] = plain["dataset"] | {"root": str(place)}
-    choice = plain["evaluation"]["extractor"]
-    if choice != "auto" and (extractor := as_path("evaluation.extractor", choice)).is_file():
+    choice = _text_in(plain, "evaluation", "extractor")
+    if choice is not None and choice != "auto" and (extractor := as_path("evaluation.extractor", choice)).is_file():
         kept["evaluation"] = plain["evaluation"] | {"extractor": str(extractor.absolute())}
     return kept
 
