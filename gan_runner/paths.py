@@ -1,6 +1,8 @@
 """The packaged conf/, the cache folder, paths that a user typed, and atomic writes."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def as_path(key: str, text: str) -> Path:
         raise UserError(f"{key}={text}: allowed: a path in UTF-8, without control characters")
     path = Path(expanded)
     try:
-        path.stat()
+        if stat.S_ISDIR(path.stat().st_mode) and not os.access(path, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except (FileNotFoundError, NotADirectoryError):
         pass  # who needs it there will say so
     except OSError as error:

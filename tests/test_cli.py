@@ -34,7 +34,13 @@ def idx(array: np.ndarray) -> bytes:
         "group": ("losss=hinge", ("losss", "did you mean 'loss'")),
         "group with +": ("+losss=hinge", ("losss", "did you mean 'loss'")),
         "group and choice that are both unknown": ("+flavour=sweet", ("flavour: no such key",)),
-        "a number for a choice": ("trainer=5", ("group", "string")),
+        "a number for a choice": ("trainer=5", ("trainer=5: is no choice", "default")),
+        "a truth for a choice": ("dataset=true", ("dataset=true: is no choice", "pattern")),
+        "which trust?": ("~trust", ("trust",)),
+        "no resume": ("~resume", ("'resume'", "delete")),
+        "no fork": ("~fork_from", ("'fork_from'", "delete")),
+        "another conf/": ("--config-path=nowhere loss=hinge", ("--config-path=nowhere", "--config-dir")),
+        "a pickle": ("--experimental-rerun=x.pickle", ("--experimental-rerun", "resume=")),
         # Keys
         "key": ("trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
         "key with +": ("+trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
@@ -262,6 +268,22 @@ def test_a_run_without_a_name_is_called_after_its_dataset(typed):
     ):
         assert typed(*words, "trainer.steps=1").out.splitlines()[-1].startswith(f"outputs/{name}/")
     assert "name: grid\n" in typed("dataset=grid", "--cfg", "job", "--resolve").out
+
+
+@pytest.mark.parametrize(
+    "words", [("--cfg", "job", "loss=hinge"), ("loss=hinge", "--cfg", "job"), ("-c", "job", "loss=hinge")]
+)
+def test_an_option_may_stand_anywhere(typed, words):
+    shown = [typed(*words[:n], "seed=7", *words[n:]).out for n in (0, len(words))]
+    between = typed("seed=7", *words, "trainer.steps=5")
+    assert shown[0] == shown[1]
+    assert between.status == 0
+    assert {"seed: 7", "  steps: 5", "  _target_: gan_runner.losses.Hinge"} <= {*between.out.splitlines()}
+    assert "\nsteps: 5\n" in typed("seed=7", "--package", "trainer", *words, "trainer.steps=5").out
+
+
+def test_help_of_hydra_with_overrides(typed):
+    assert typed("loss=hinge", "--hydra-help").out == typed("--hydra-help").out != ""
 
 
 def test_a_reader_who_has_seen_enough_ends_no_help_in_a_traceback(environment):

@@ -124,6 +124,18 @@ def test_unreadable(refused, monkeypatch):
             composition.compose([word], "train", "groups")
 
 
+@pytest.mark.parametrize("others", [{}, {"other": "mine"}])
+@pytest.mark.parametrize("words", ["", "--cfg job", "--info defaults-tree", "-m seed=0,1"])
+def test_defaults_that_lead_back(refused, others, words):
+    """A file that names itself, and two that name each other."""
+    Path("groups/experiment").mkdir(parents=True)
+    for name, leads_to in {"mine": next(iter(others), "mine"), **others}.items():
+        Path(f"groups/experiment/{name}.yaml").write_text(f"{HEADER}defaults: [{leads_to}, _self_]\nseed: 1\n")
+    line = refused("--config-dir=groups", "experiment=mine", *words.split())
+    assert line.endswith("its defaults lead back to itself")
+    assert "experiment/" in line
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -10,6 +10,7 @@ from gan_runner.errors import UserError
 from gan_runner.paths import as_path, cache_folder
 from gan_runner.runs.directory import read_run
 from gan_runner.runs.plan import Plan, refuse_changes, with_places
+from tests.fuzz.running import drop_capabilities, in_fork
 from tests.training import TINY, write_images
 
 NO_PATHS = {
@@ -23,6 +24,23 @@ NO_PATHS = {
     "a\0b": "control characters",
     "a\udcffb": "in UTF-8",
 }
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o400])
+def test_a_folder_that_may_not_be_read(mode, tmp_path):
+    """Root may read it all the same, but for a fork that has given this up."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=mode)
+
+    def refusal() -> str:
+        drop_capabilities()
+        with pytest.raises(UserError) as refused:
+            as_path("run", str(folder))
+        return str(refused.value)
+
+    assert in_fork(refusal) == f"run={folder}: Permission denied"
+    folder.chmod(0o500)
+    assert as_path("run", str(folder)) == folder
 
 
 @pytest.mark.parametrize("text", NO_PATHS)

@@ -61,6 +61,12 @@ def _run(command: Command, config_name: str) -> int:
     sys.path.insert(0, str(Path.cwd()))  # for a user's own classes; the console script does not add it
     hydra_does = ("help", "hydra_help", "version", "cfg", "resolve", "package", "info", "shell_completion")
     arguments = parse_arguments()
+    if arguments.config_path is not None:
+        raise UserError(
+            f"--config-path={arguments.config_path}: use --config-dir, which adds choices to those of conf/"
+        )
+    if arguments.experimental_rerun is not None:
+        raise UserError("--experimental-rerun: is not for trainings; resume=… goes on with a run")
     if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
         if arguments.multirun and {"cfg", "info"} & {*asked}:
             raise UserError("-m: --cfg and --info show one configuration; leave -m out")
@@ -112,8 +118,10 @@ def _sweep(command: Command, arguments: argparse.Namespace, config_name: str) ->
 def _leave_to_hydra(command: Command, arguments: argparse.Namespace, config_name: str) -> int:
     """Calls Hydra's entry point. In a sweep, no job's status ends the sweep."""
     statuses, sweeps = list[int](), set[Path]()
-    overrides = {word: in_hydra_grammar(word, arguments.multirun) for word in arguments.overrides}
-    sys.argv = [overrides.get(word, word) for word in sys.argv]
+    options = [word for word in sys.argv[1:] if word not in arguments.overrides]
+    overrides = [in_hydra_grammar(word, arguments.multirun) for word in arguments.overrides]
+    # Hydra wants no option between two overrides; and with --hydra-help, of its own configuration, no override at all.
+    sys.argv[1:] = options if arguments.hydra_help else [*overrides, *options]
 
     def job(config: DictConfig) -> float | None:
         runtime = HydraConfig.get()

@@ -224,11 +224,14 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         groups = loader.config_loader.list_groups("")
-        null = [o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in groups]
-        if null:  # Hydra's ValueError does not name the group
-            allowed = ", ".join(loader.config_loader.get_group_options(null[0]))
-            raise UserError(f"{null[0]}=null: is no choice (allowed: {allowed})") from error
-        raise UserError(one_line(error)) from error  # e.g. a ValueError for a number as a group's choice
+        for override in parse(overrides):
+            is_typed = override.key_or_group in groups and not override.is_delete()
+            if is_typed and isinstance(override.value(), int | float | None):  # Hydra does not name the group
+                allowed = ", ".join(loader.config_loader.get_group_options(override.key_or_group))
+                raise UserError(f"{override.input_line}: is no choice (allowed: {allowed})") from error
+        raise UserError(one_line(error)) from error
+    except RecursionError as error:
+        raise UserError(f"{CheckedRepository.newest}: its defaults lead back to itself") from error
 
 
 def _loader(config_dir: str | None) -> Hydra:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from hydra._internal.config_repository import ConfigRepository
@@ -23,8 +24,11 @@ PARAMS = "hydra.sweeper.params."  # below it keys are written whole
 class CheckedRepository(ConfigRepository):
     """The files from which Hydra composes, of which it reads none before it is checked."""
 
+    newest: ClassVar[str] = ""  # the path of the file that was read last, by whichever copy of this
+
     def load_config(self, config_path: str) -> ConfigResult | None:
         """As Hydra's; raises `UserError` for a file of the user's own that is wrong."""
+        CheckedRepository.newest = config_path
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is not None and source.scheme() == "file" and source.path != str(CONF):
             file = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.config.composition import Request
+from gan_runner.config.schema import validate
 from gan_runner.config.trust import find_targets
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.overrides import literal, override
@@ -69,15 +70,17 @@ def with_places(plain: dict[str, Any]) -> dict[str, Any]:
 
 def make_plan(request: Request) -> Plan:
     """The plan for `request`: a new run or an existing one. Changes nothing on the disk. Raises `UserError`."""
-    plain, trust = request.plain, request.plain["trust"]
+    plain = request.plain
+    resume = validate(str | None, plain.get("resume"), "resume")
+    trust = validate(list[str], plain.get("trust"), "trust")
     typed = {
         k: v for k, v in request.overridden.items() if k not in NO_CHOICES and not k.startswith(("hydra.", "hydra/"))
     }
     for key in ("resume", "fork_from"):
-        if plain[key] == "":  # an unset variable, most likely; Path("") would be the current directory
+        if plain.get(key) == "":  # an unset variable, most likely; Path("") would be the current directory
             raise UserError(f"{key}: is empty; allowed: a run directory")
-    if plain["resume"] is not None:
-        path = as_path("resume", str(plain["resume"]))
+    if resume is not None:
+        path = as_path("resume", resume)
         stored = read_run(path, trust, "resume")
         wanted = _with_overrides(stored, request)
     elif request.directory_chosen and is_run(request.directory):

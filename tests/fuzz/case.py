@@ -25,8 +25,8 @@ class Case:
     environment: Mapping[str, str | None] = field(default_factory=dict)  # None: not set
     may_write: tuple[str, ...] = ()  # besides outputs/ and the cache, relative to the working directory
     faults_of_user: bool = False  # a class of the user's raises: its traceback is wanted
-    makes: str | None = None  # a path that has to be there then
-    keeps: Mapping[str, str] = field(default_factory=dict)  # what config.yaml has to hold, letter for letter
+    makes: str | None = None  # a folder that has to be there after status 0
+    keeps: Mapping[str, str] = field(default_factory=dict)  # what config.yaml then has to hold, letter for letter
     prints_only: bool = False  # --help and its like: no run directory comes of it
     build: Callable[[Path], None] | None = field(default=None, compare=False)  # makes what `files` cannot hold
     stdout: Literal["closed", "full", "pipe"] | None = None  # a stream that takes nothing

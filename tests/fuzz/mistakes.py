@@ -205,7 +205,6 @@ CONFLICTS = (
     ("+architecture.generator.latent_dim=3",),
     ("+architecture.generator._args_=[1]",),
     ("observer=mine",),
-    ("loss=hinge", "loss=lsgan"),
     ("resume=run", "fork_from=run"),
     ("resume=run", "loss=hinge"),
     ("resume=run", "seed=5"),

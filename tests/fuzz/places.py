@@ -16,7 +16,7 @@ NOWHERE = (
     "@@", "a:b", "\\", "a\\,b", "null/", "...", "\x7f", "\x01",
 )  # fmt: skip
 UNWRITABLE = (
-    "file.txt", "file.txt/x", "loop", "loop/x", "pipe", "locked/x", "read_only/x", "~nobodyhere/x", "x" * 300,
+    "file.txt", "file.txt/x", "loop", "loop/x", "pipe", "locked", "locked/x", "read_only/x", "~nobodyhere/x", "x" * 300,
     "y/" * 3000, "/dev/null", "/dev/null/x", "/proc/nowhere/x", "/dev/full", "broken/x", "file.txt/../y",
 )  # fmt: skip
 # Names that a disk takes, and that are to be taken letter for letter.
