@@ -50,8 +50,9 @@ def started(tmp_path, environment) -> Iterator[Started]:
     processes = []
 
     def start(command: str, *words: str, before: tuple[str, ...] = (), launcher: tuple[str, ...] = ()):
-        def listen() -> None:  # tests that run in the background ignore it
+        def listen() -> None:  # tests that run in the background, or under nohup, ignore these
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
         line = [*before, sys.executable, *launcher, "-m", f"gan_runner.{command}", *words]
         pipe = subprocess.PIPE
