@@ -18,7 +18,7 @@ def fuzz(*words: str, environment: dict[str, str]) -> "subprocess.CompletedProce
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kind", "count"), [("commands", 230), ("trees", 70)])
+@pytest.mark.parametrize(("kind", "count"), [("commands", 240), ("trees", 60)])
 def test_no_case_breaks_a_rule(kind, count, environment):
     ended = fuzz("tests.fuzz", kind, "--count", str(count), environment=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -62,7 +62,8 @@ def test_every_kind_of_case_comes_up():
     assert {0, 2} <= {status for case in made for status in case.expect if len(case.expect) == 1}
     assert sum(case.expect == {2} for case in made) > 400
     assert sum(case.expect == {0} for case in made) > 100
-    assert sum(case.as_process for case in made) == 20
+    assert all(case.as_process for case in made[49::50])
+    assert 20 <= sum(case.as_process for case in made) < 60
     planted = {case.about.partition(":")[0] for case in made}
     assert {plant.__name__ for plant in commands.PLANTS} <= planted
     assert {"right", "wild", "own YAML", "own class", "letters", "cache"} <= planted
