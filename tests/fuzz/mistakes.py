@@ -251,7 +251,7 @@ GRAMMAR = (
     "seed=\udcff", "\udcff=1", "trainer.\udcfe=2", "trainer.steps=\u202e2", "seed=\u0661x", "seed=\ufeff1x", "...=1",
     "trainer..steps=1", ".trainer=1", "trainer.=1", "trainer.steps.x=1", "seed.x=1", "trainer=null", "loss=null",
     "~loss=hinge", "~trainer.stepz", "~nope", "+seed=1=2", "device@x=cpu", "dataset@=ring", "trainer.steps[0]=1",
-    "hydra.nope=1", "hydra.job.nope=1", "hydra/nope=1", "hydra.run=1", "hydra=null", "hydra.run.dir=null",
+    "hydra.nope=1", "hydra.job.nope=1", "hydra/nope=1", "hydra.run=1", "hydra=null",
     "hydra.mode=nope", "@=1", "a@b@c=1", "seed=$(x)", "+experiment", "-x", "--nope", "--cfg=nope", "--info=nope",
     "--config-name=nope", "--config-dir=nowhere", "--config-path=nowhere", "--package=nope", "--multirunn",
 )  # fmt: skip
