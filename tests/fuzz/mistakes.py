@@ -122,7 +122,7 @@ COMPONENTS = {
     "optimizer.discriminator.lr": ["-0.1", "x", "{a: 1}"],
     "loss._target_": [
         "nowhere.Loss", "gan_runner.losses.Hing", "os.system", "torch.load", "torch.nn.ReLU", "gan_runner", "''", "1",
-        "null", "[a]", "gan_runner.losses.", ".Hinge", "gan_runner..losses.Hinge", "builtins.eval", "a b.c", "this.s",
+        "null", "[a]", "gan_runner.losses.", ".Hinge", "gan_runner..losses.Hinge", "builtins.eval", "a b.c",
         "gan_runner.losses.Hinge.real", "ümlaut.Loss", "gan_runner.losses.Loss",
     ],
     "optimizer.generator._target_": ["torch.optim.Adamm", "torch.optim.Optimizer", "torch.nn.Linear", "math.sqrt"],
@@ -236,8 +236,8 @@ def conflict(draft: Draft, rng: Random) -> Planted:
         draft.words.append("trainer.batch_size=4")
     if not any(word.startswith(("resume", "hydra.run.dir=run", "trainer.steps")) for word in chosen):
         draft.words.append("trainer.steps=2")
-    keys = tuple(key.lstrip("+-").split(".")[-1] for key in (word.partition("=")[0] for word in chosen) if key != "-m")
-    return f"do not go together: {' '.join(chosen)}", keys
+    names = re.findall(r"[a-z_]{3,}", " ".join(word.replace("=true", "") for word in chosen))
+    return f"do not go together: {' '.join(chosen)}", tuple(names)
 
 
 # With a sweep's words, but without -m; and what Hydra's grammar does not know.
