@@ -198,7 +198,6 @@ CONFLICTS = (
     ("dataset=pattern", "architecture=dcgan"),
     ("dataset=ring", "architecture=cnn_mnist"),
     ("evaluation.real_samples=0",),
-    ("architecture=mlp_batchnorm", "regularizer=r1"),
     ("regularizer=[r1,r1]",),
     ("regularizer=r3",),
     ("metric=[pattern,nothing]",),
