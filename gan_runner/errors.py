@@ -24,9 +24,15 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message in one line, without the lines that OmegaConf adds for programmers."""
+    """A library's message in one line, without the lines that OmegaConf adds for programmers.
+
+    Of an error without a message it is that of its cause, else its type.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
+    said = "; ".join(line for line in lines if not line.startswith(("object_type", "reference_type")))
+    if said or error.__cause__ is None:
+        return said or type(error).__name__
+    return one_line(error.__cause__)
 
 
 def last_line(error: Exception) -> str:

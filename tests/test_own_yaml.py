@@ -28,6 +28,9 @@ MISTAKES: dict[str, tuple[str, str | bytes, str]] = {
     "tab": (EXPERIMENT, f"{HEADER}trainer:\n\tsteps: 5\n", "line 3: has a tab; YAML is indented with spaces"),
     "no colon": (EXPERIMENT, f"{HEADER}trainer.steps 20\n", "line 2: is no `key: value`; is a colon missing?"),
     "no colon further down": (EXPERIMENT, f"{HEADER}seed: 1\ntrainer.steps 20\n", "line 4: is no `key: value`"),
+    "no colon in a section": (EXPERIMENT, f"{HEADER}trainer:\n  steps 20\n", "line 2: trainer has keys below it"),
+    "a choice for a section": (EXPERIMENT, f"{HEADER}seed: 1\nloss: hinge\n", "line 3: loss has keys below it"),
+    "a number for a section": (EXPERIMENT, f"{HEADER}optimizer: 0.1\n", "line 2: optimizer has keys below it"),
     "a dot": (EXPERIMENT, f"{HEADER}trainer.steps: 20\n", "line 2: found trainer.steps; in YAML, steps is indented"),
     "twice": (EXPERIMENT, f"{HEADER}seed: 1\ntrainer: {{}}\nseed: 2\n", "line 4: seed is there twice"),
     "twice further down": (LOSS, "_target_: gan_runner.losses.Hinge\na: {b: 1,\n b: 2}\n", "line 3: loss.a.b is there"),
@@ -93,6 +96,10 @@ def test_what_is_no_mistake(typed):
     )
     assert typed(*words, "experiment=mine").out.splitlines()[-1] == "1.10"
     assert typed(*words, "experiment=mine", "hydra.run.dir=2.20").out.splitlines()[-1] == "2.20"
+    Path("groups/experiment/mine.yaml").write_text(f"{HEADER}trainer: {{steps: 1}}\ndoctor: null\nregularizer:\n")
+    assert typed("--config-dir=groups", "--cfg", "job", "experiment=mine").status == 0
+    Path("groups/experiment/mine.yaml").write_text(f"{HEADER}loss: ${{hydra:runtime.choices}}\ndoctor: null\n")
+    assert typed("--config-dir=groups", "--cfg", "job", "experiment=mine").status == 0
 
 
 def test_a_broken_file_that_is_not_chosen_is_in_nobody_s_way(typed):

@@ -234,6 +234,23 @@ def test_a_damaged_record_is_refused_before_anything_is_written(tmp_path, comple
     assert contents(run) == before
 
 
+@pytest.mark.parametrize("file", ["metrics.jsonl", "manifest.json", "status.json"])
+def test_a_folder_in_place_of_a_record_is_refused(tmp_path, completed, capsys, file):
+    run = shutil.copytree(completed, tmp_path / "run")
+    (run / file).unlink()
+    (run / file).mkdir()
+    before = contents(run)
+    words = [*TINY, "trainer.steps=30", "trainer.checkpoint_every=10"]
+    try:
+        assert train(run, *words) == Status.REFUSED
+        told = capsys.readouterr().err
+    except UserError as error:  # before there is anything to log to
+        told = str(error)
+    assert f"{run / file}: cannot be read" in told
+    assert "directory" in told
+    assert contents(run) == before
+
+
 # Extended
 
 

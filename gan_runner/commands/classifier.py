@@ -92,7 +92,7 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
 
 def refuse_unwritable(out: Path) -> None:
     """Raises `UserError` if the file `out` cannot be written, before minutes of training are lost."""
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    folder = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")
     if out.exists():

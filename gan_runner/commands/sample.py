@@ -4,6 +4,7 @@ Only the run directory is needed, on any machine.
 """
 
 import io
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -58,9 +59,10 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
     label = None if settings.label is None else find_class(settings.label, generator, settings.run)
     out = as_path("out", settings.out) if settings.out is not None else run / "sampled"
+    shape = (settings.count, *generator.facts.shape)
     try:
+        refuse_what_does_not_fit(shape, out)
         with _made_aside(out) as aside:
-            shape = (settings.count, *generator.facts.shape)
             write_atomically(aside / "samples.npy", npy(shape, draw_samples(generator, settings, label)))
             samples = np.load(aside / "samples.npy", mmap_mode="r")  # there may be more than fit into memory
             shown = torch.tensor(samples[:_GRID_LIMIT])
@@ -75,6 +77,17 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     if settings.label is not None and label is not None:
         say(f"label={in_one_line(settings.label)}: class {generator.facts.class_name(label)!r}, number {label}")
     return out
+
+
+def refuse_what_does_not_fit(shape: tuple[int, ...], out: Path) -> None:
+    """Raises `UserError` if so many samples do not fit on the disk, before it is full."""
+    folder = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    needed, free = 4 * math.prod(shape), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"count={shape[0]}: samples.npy would take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free "
+            f"in '{folder}'"
+        )
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def locate(key: str, target: Any, base: type) -> type:
     """The class with the dotted path `target`, which must be a subclass of `base`."""
     if target is None:
         raise UserError(f"{key}: has keys but no _target_; choose what it is, or take it out with ~{key}")
-    if not isinstance(target, str) or "." not in target:
+    if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise UserError(f"{key}._target_: found {target!r}; the dotted path of a class is needed")
     module, _, name = target.rpartition(".")
     try:

@@ -53,12 +53,18 @@ def refuse_bad_yaml(file: Path, group: str) -> None:
     is_global = _package(text, file) == "_global_"
     if group.partition("/")[0] in GLOBAL and not is_global:
         raise UserError(f"{file}, line 1: must be `{HEADER}`; without it, what follows is no part of the configuration")
+    sections = {folder.name for folder in CONF.iterdir() if folder.is_dir()} if is_global else set()
     seen = set[str]()
     for key, name, value in _pairs(root, "" if is_global else group.replace("/", ".")):
         here = f"{file}, line {name.start_mark.line + 1}"
         section, dot, inner = str(name.value).partition(".")
         if dot and (name, value) in root.value:
             raise UserError(f"{here}: found {name.value}; in YAML, {inner} is indented below `{section}:`")
+        if key in sections and isinstance(value, yaml.ScalarNode) and not _stands_for_keys(value.value):
+            raise UserError(
+                f"{here}: {key} has keys below it, and found is '{value.value}'; is a colon missing, or is "
+                f"`defaults: [override /{key}: …, _self_]` meant?"
+            )
         if key in seen:
             raise UserError(f"{here}: {key} is there twice")
         seen.add(key)
@@ -68,6 +74,11 @@ def refuse_bad_yaml(file: Path, group: str) -> None:
                 f"{here}: {text_key} is a text, and {value.value} is none in YAML; write it in quotes: "
                 f'{name.value}: "{value.value}"'
             )
+
+
+def _stands_for_keys(text: str) -> bool:
+    """Whether what stands in place of keys is none, or is taken from elsewhere."""
+    return text in ("", "~", "null") or text.startswith("${")
 
 
 def _read(file: Path) -> str:

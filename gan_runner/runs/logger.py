@@ -32,7 +32,10 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.exists():
         return []
     rows = []
-    *lines, _ = path.read_bytes().split(b"\n")
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         try:
             row = parse_row(line)

@@ -154,6 +154,7 @@ def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
         "type": ("lr=fast", "lr: found 'fast'"),
         "name of the file": ("out=a.pth", "out=a.pth: allowed: a file whose name ends in .safetensors"),
         "folder that is a file": ("out={flat}/0.png/a.safetensors", "nothing can be written to"),
+        "folder that is a broken link": ("out=broken/a.safetensors", "nothing can be written to"),
         "devices": ("device=ddp", "device=ddp: this command is one process"),
     }.values(),
 )
@@ -162,6 +163,7 @@ def test_refusals(corners, tmp_path, monkeypatch, words, said):
     for i, path in enumerate(sorted((tmp_path / "data" / "class_0").iterdir())[:4]):
         (tmp_path / "flat" / f"{i}.png").write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
+    Path("broken").symlink_to("nowhere")
     before = set(tree(tmp_path))
     with pytest.raises(UserError) as refused:
         train(*(corners if "dataset=" not in words else []), words.format(flat=tmp_path / "flat"))

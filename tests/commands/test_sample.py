@@ -249,6 +249,11 @@ def test_help_needs_no_torch(tmp_path):
         ("+device.kinds=cpu", "device.kinds: no such key; did you mean 'kind'?"),
         ("count=0", "count: found 0"),
         ("count=many", "count: found 'many'"),
+        (
+            "count=1e18",
+            "count=1000000000000000000: samples.npy would take 22,351,741,790.8 GiB, and ",
+        ),  # 6 float32 each
+        ("count=1e30", "count=1000000000000000019884624838656: samples.npy would take "),
         ("seed=-1", "seed: found -1"),
         ("columns=1.5", "columns: found 1.5"),
         ("interpolate=[3]", "interpolate: found [3]"),

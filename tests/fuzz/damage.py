@@ -90,5 +90,7 @@ def damaged_run(rng: Random) -> tuple[Draft, str, Callable[[Path], None], set[in
                 damage(path)
 
     draft = Draft(command, [*words], {run} | ({"photos"} if run == "labelled" else set()), [run])
-    statuses = {COMPLETED, REFUSED} | ({FAILED} if words[0].startswith("runs") else set())
+    statuses = {COMPLETED, REFUSED}
+    if words[0].startswith("runs") or what == "unreadable":  # one of several runs; a disk that takes nothing
+        statuses.add(FAILED)
     return draft, f"{name}: {what}", build, statuses

@@ -119,6 +119,7 @@ def _architecture(draft: Draft, fits: str, rng: Random) -> None:
     name = rng.choice(choices)
     draft.set(architecture=name)
     if name in ("dcgan", "resnet"):
+        draft.set(dataset__size=16)  # the least
         for network in NETWORKS:
             draft.put(f"{network}.channels", 2)
     elif name.startswith("mlp"):

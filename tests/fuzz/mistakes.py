@@ -122,7 +122,7 @@ COMPONENTS = {
     "optimizer.discriminator.lr": ["-0.1", "x", "{a: 1}"],
     "loss._target_": [
         "nowhere.Loss", "gan_runner.losses.Hing", "os.system", "torch.load", "torch.nn.ReLU", "gan_runner", "''", "1",
-        "null", "[a]", "gan_runner.losses.", ".Hinge", "gan_runner..losses.Hinge", "builtins.eval", "a b.c", "this.s",
+        "null", "[a]", "gan_runner.losses.", ".Hinge", "gan_runner..losses.Hinge", "builtins.eval", "a b.c",
         "gan_runner.losses.Hinge.real", "ümlaut.Loss", "gan_runner.losses.Loss",
     ],
     "optimizer.generator._target_": ["torch.optim.Adamm", "torch.optim.Optimizer", "torch.nn.Linear", "math.sqrt"],
@@ -198,7 +198,6 @@ CONFLICTS = (
     ("dataset=pattern", "architecture=dcgan"),
     ("dataset=ring", "architecture=cnn_mnist"),
     ("evaluation.real_samples=0",),
-    ("architecture=mlp_batchnorm", "regularizer=r1"),
     ("regularizer=[r1,r1]",),
     ("regularizer=r3",),
     ("metric=[pattern,nothing]",),
@@ -236,8 +235,8 @@ def conflict(draft: Draft, rng: Random) -> Planted:
         draft.words.append("trainer.batch_size=4")
     if not any(word.startswith(("resume", "hydra.run.dir=run", "trainer.steps")) for word in chosen):
         draft.words.append("trainer.steps=2")
-    keys = tuple(key.lstrip("+-").split(".")[-1] for key in (word.partition("=")[0] for word in chosen) if key != "-m")
-    return f"do not go together: {' '.join(chosen)}", keys
+    names = re.findall(r"[a-z_]{3,}", " ".join(word.replace("=true", "") for word in chosen))
+    return f"do not go together: {' '.join(chosen)}", tuple(names)
 
 
 # With a sweep's words, but without -m; and what Hydra's grammar does not know.
@@ -251,7 +250,7 @@ GRAMMAR = (
     "seed=\udcff", "\udcff=1", "trainer.\udcfe=2", "trainer.steps=\u202e2", "seed=\u0661x", "seed=\ufeff1x", "...=1",
     "trainer..steps=1", ".trainer=1", "trainer.=1", "trainer.steps.x=1", "seed.x=1", "trainer=null", "loss=null",
     "~loss=hinge", "~trainer.stepz", "~nope", "+seed=1=2", "device@x=cpu", "dataset@=ring", "trainer.steps[0]=1",
-    "hydra.nope=1", "hydra.job.nope=1", "hydra/nope=1", "hydra.run=1", "hydra=null", "hydra.run.dir=null",
+    "hydra.nope=1", "hydra.job.nope=1", "hydra/nope=1", "hydra.run=1", "hydra=null",
     "hydra.mode=nope", "@=1", "a@b@c=1", "seed=$(x)", "+experiment", "-x", "--nope", "--cfg=nope", "--info=nope",
     "--config-name=nope", "--config-dir=nowhere", "--config-path=nowhere", "--package=nope", "--multirunn",
 )  # fmt: skip

@@ -148,7 +148,7 @@ def own_yaml(rng: Random) -> tuple[Draft, str, bytes, bool]:
     is_right = rng.random() < 0.25
     table = RIGHT_YAML if is_right else WRONG_YAML
     what = rng.choice(sorted(table))
-    shown = rng.choice(SHOWN if what not in ("wrong type",) else [[]])
+    shown = rng.choice(SHOWN if what not in ("wrong type", "interpolation", "unknown key") else [[]])
     draft = Draft("train", [*shown, "--config-dir=conf", "experiment=mine", "trainer.steps=2", "trainer.batch_size=4"])
     draft.set(metric__pattern__samples=10)
     if shown == ["-m"]:

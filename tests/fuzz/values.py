@@ -88,10 +88,10 @@ def wrong(kind: Any, limits: Bounds, rng: Random) -> str | None:
 def beyond(within: Bounds, kind: type) -> list[str]:
     """Numbers outside the bounds."""
     least = 1 if kind is int else 0.25
-    lower = [within["gt"], within["gt"] - least, -1e9] if "gt" in within else []
-    lower += [within["ge"] - least, -1e9] if "ge" in within else []
-    upper = [within["lt"], within["lt"] + least, 1e9] if "lt" in within else []
-    upper += [within["le"] + least, 1e9] if "le" in within else []
+    lower = [within["gt"], within["gt"] - least, within["gt"] - 1e9] if "gt" in within else []
+    lower += [within["ge"] - least, within["ge"] - 1e9] if "ge" in within else []
+    upper = [within["lt"], within["lt"] + least, within["lt"] + 1e9] if "lt" in within else []
+    upper += [within["le"] + least, within["le"] + 1e9] if "le" in within else []
     return [typed(number, kind) for number in (*lower, *upper)]
 
 
