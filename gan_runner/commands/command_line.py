@@ -66,13 +66,12 @@ def _run(command: Command, config_name: str) -> int:
             f"--config-path={arguments.config_path}: use --config-dir, which adds choices to those of conf/"
         )
     if arguments.experimental_rerun is not None:
-        raise UserError("--experimental-rerun: is not for trainings; resume=… goes on with a run")
+        raise UserError("--experimental-rerun: cannot be used here; resume=RUN goes on with a run")
     if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
         if arguments.multirun and {"cfg", "info"} & {*asked}:
             raise UserError("-m: --cfg and --info show one configuration; leave -m out")
-        if (
-            arguments.overrides or arguments.config_dir is not None
-        ):  # here a mistake is one line, with Hydra a traceback
+        # Composed first, because Hydra answers a mistake with a traceback.
+        if arguments.overrides or arguments.config_dir is not None:
             config = compose(arguments.overrides, arguments.config_name or config_name, arguments.config_dir)
             if arguments.resolve:
                 plain(config)
@@ -120,7 +119,7 @@ def _leave_to_hydra(command: Command, arguments: argparse.Namespace, config_name
     statuses, sweeps = list[int](), set[Path]()
     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
     overrides = [in_hydra_grammar(word, arguments.multirun) for word in arguments.overrides]
-    # Hydra wants no option between two overrides; and with --hydra-help, of its own configuration, no override at all.
+    # Hydra takes no option between two overrides, and no override beside --hydra-help.
     sys.argv[1:] = options if arguments.hydra_help else [*overrides, *options]
 
     def job(config: DictConfig) -> float | None:

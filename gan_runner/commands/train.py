@@ -130,13 +130,13 @@ def set_threads(plan: Plan, training: Training, summary: Summary, held: ExitStac
         choose_threads(summary.multiply_adds * training.settings.batch_size // training.ranks.size)
     if not keep_threads(before):
         say(
-            f"warning: {plan.path}: was begun with {before} threads a process and goes on with "
-            f"{torch.get_num_threads()}; its last bits will differ from those of a run that never stopped"
+            f"warning: {plan.path}: began with {before} threads a process and goes on with "
+            f"{torch.get_num_threads()}; its results will differ in the last bits"
         )
 
 
 def already_completed(plan: Plan, experiment: Experiment) -> bool:
-    """True, with a message, if the run is already complete; its data are looked at only if they are said to have moved.
+    """True, with a message, if the run is complete. Its data are read only if another place of them was typed.
 
     Raises `UserError` if those are other data.
     """

@@ -149,7 +149,7 @@ def refuse_other_data(plan: Plan, dataset: Dataset, fingerprint: str) -> None:
 
 
 def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
-    """Puts the state where the run it goes on with, or starts from, has left off.
+    """Loads the state of the run that goes on, or the weights of the one to start from.
 
     Returns what was known of that step if not all have looked at it, which the lack of its row says.
     """

@@ -1,4 +1,4 @@
-"""YAML of the user's own, from `--config-dir`: what is wrong with a file is told with its name and line."""
+"""Checks the user's own YAML, from `--config-dir`. A mistake is told with the file's name and the line."""
 
 from collections.abc import Iterator
 from pathlib import Path

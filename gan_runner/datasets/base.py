@@ -37,7 +37,7 @@ class Dataset(ABC):
 
     `value_range` is the (lowest, highest) value that networks see, or None if values have no bounds. `skipped` names
     the files that could not be read, of `num_files` in all (0: unknown); `class_names` has a name for each class, its
-    number if there is none. `remarks` are sentences about the data, said once before a training.
+    number if there is none. `remarks` are sentences about the data for the user.
     """
 
     classifier: str | None = None  # the extractor for these classes that ships with the package

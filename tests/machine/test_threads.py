@@ -57,6 +57,6 @@ def test_a_run_says_where_it_cannot_keep_its_threads(gan_train, environment, tmp
     assert "threads" not in said
     said, number = train(4, OMP_NUM_THREADS="2")
     assert number == 2
-    assert "warning: run: was begun with 1 threads a process and goes on with 2; its last bits will differ" in said
+    assert "warning: run: began with 1 threads a process and goes on with 2; its results will differ" in said
     said, number = train(6)
     assert number == min(2, usable_processors())
