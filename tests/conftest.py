@@ -45,6 +45,15 @@ def gan_train(tmp_path, monkeypatch, environment) -> GanTrain:
     return run
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tests that fork: a fork has none of its parent's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Ended:
     """What a command came to."""

@@ -103,7 +103,7 @@ def idx(array: np.ndarray) -> bytes:
         "( in a value": ("dataset.high=a(b", ("dataset.high=a(b", "quotes")),
         "a key of Hydra's without a value": ("hydra.job.config.override_dirname.kv_sep=???", ("kv_sep", "Missing")),
         "a directory that is to come": ("++hydra.run.dir=???", ("hydra.run.dir", "Missing")),
-        "a directory of a sweep that is to come": ("-m ++hydra.sweep.dir=??? seed=0,1", ("hydra.sweep.dir", "Missing")),
+        "a directory of a sweep that is to come": ("-m ++hydra.sweep.dir=??? seed=0,1", ("hydra.sweep.dir", "missing")),
         "no value": ("trainer.steps", ("trainer.steps",)),
         "sweep without -m": ("loss=hinge,lsgan", ("loss=hinge,lsgan", "--multirun")),
         "no such --config-dir": ("--config-dir=nowhere", ("--config-dir nowhere",)),

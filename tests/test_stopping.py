@@ -27,13 +27,7 @@ from tests.training import INTRICATE, TINY, assert_same_end, rows, start, status
 STEPS = 60
 SECONDS = 10.0  # within which a stop is answered
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a fork has none of its parent's threads
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +60,21 @@ def hang_in(owner: type, name: str, step: int, reached: Path) -> None:
 def stop_there(run: Path, number: int, before: Callable[[Path], object], *overrides: str) -> int | None:
     """The exit status of a run that gets the signal as soon as it has made the file that `before` is told of."""
     reached = run.with_name("reached")
-    process = start(run, *overrides, before=lambda: before(reached))
+
+    def begin() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup ignore it
+        before(reached)
+
+    process = start(run, *overrides, before=begin)
     while process.is_alive() and not reached.exists():
         time.sleep(0.01)
     assert process.pid is not None
     begun = time.monotonic()
     os.kill(process.pid, number)
     process.join(60)
-    assert time.monotonic() - begun < SECONDS
+    took = time.monotonic() - begun
+    process.kill()  # one that did not answer would keep the tests from ending
+    assert took < SECONDS
     return process.exitcode
 
 

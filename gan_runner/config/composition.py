@@ -209,7 +209,8 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         config = loader.compose_config(config_name, words, RunMode.RUN, from_shell=False)
         HydraConfig.instance().set_config(config)  # the run's name and directory are made from the choices in it
         OmegaConf.to_container(config.hydra.run, resolve=True, throw_on_missing=True)
-        OmegaConf.to_container(OmegaConf.masked_copy(config.hydra.sweep, "dir"), throw_on_missing=True)
+        if OmegaConf.is_missing(config.hydra.sweep, "dir"):
+            raise UserError("hydra.sweep.dir: is missing")
         if "observer" in config and not OmegaConf.is_dict(config.observer):  # without a folder of that group, a value
             raise UserError(
                 f"observer={config.observer}: no such observer; its YAML belongs into observer/ in the folder that "

@@ -30,15 +30,6 @@ def loaded(root: Path, size: Any = None, crop: Any = None, channels: int = 3) ->
     return load(files, list(files.stamps), size, crop, channels)[0].permute(0, 2, 3, 1).numpy()
 
 
-@pytest.fixture
-def flat(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Three images b, a, c in a folder, and their pixels in the order of their names."""
-    contents = np.stack([picture() for _ in range(3)])
-    for name, content in zip("abc", contents, strict=True):
-        save(tmp_path / "flat" / f"{name}.png", content)
-    return tmp_path / "flat", contents
-
-
 def kinds(cache: Path) -> list[str]:
     return sorted(path.suffix for path in cache.iterdir())
 

@@ -21,15 +21,6 @@ def pixels(data: Images) -> np.ndarray:
     return data._data.permute(0, 2, 3, 1).numpy()
 
 
-@pytest.fixture
-def flat(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Three images b, a, c in a folder, and their pixels in the order of their names."""
-    contents = np.stack([picture() for _ in range(3)])
-    for name, content in zip("abc", contents, strict=True):
-        save(tmp_path / "flat" / f"{name}.png", content)
-    return tmp_path / "flat", contents
-
-
 def test_a_flat_folder_has_no_labels(flat: tuple[Path, np.ndarray]) -> None:
     root, contents = flat
     data = images(root)
