@@ -498,7 +498,9 @@ def test_data_may_move_but_not_change(tmp_path, images, capsys):
     assert train(run, *INTRICATE, f"dataset.root={images}", "trainer.steps=10") == Status.COMPLETED
     before = contents(run)
     assert train(run, *INTRICATE, f"dataset.root={other}", "trainer.steps=20") == Status.REFUSED
-    assert "dataset.root: these are other data" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "dataset.root: these are other data" in refused
+    assert re.search(r"it had 50 images of 50 files.*, and here are 49 images of 49 files", refused)
     assert contents(run) == before
     assert train(run, *INTRICATE, f"dataset.root={moved}", "trainer.steps=20") == Status.COMPLETED
     assert status(run)["step"] == 20

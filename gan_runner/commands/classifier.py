@@ -1,6 +1,7 @@
 """`gan-classifier`: trains a classifier from which metrics take features."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,5 +98,7 @@ def refuse_unwritable(out: Path) -> None:
         raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")
     if out.exists():
         raise UserError(f"out={out}: is there already, and figures rest on it; name another file, or remove this one")
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"out={out}: nothing can be written to '{folder}'")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"out={out}: nothing can be written to '{folder}': {error.strerror}") from error

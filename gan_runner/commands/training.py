@@ -9,7 +9,7 @@ from gan_runner.batches import Batches, Schedule, draw_latent
 from gan_runner.config.components import Experiment
 from gan_runner.config.schema import Config, Trainer
 from gan_runner.console import say
-from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.datasets import DataFacts, Dataset, describe
 from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
@@ -140,12 +140,16 @@ def refuse_other_measures(plan: Plan, measures: Measures) -> None:
 
 
 def refuse_other_data(plan: Plan, dataset: Dataset, fingerprint: str) -> None:
-    """UserError where an existing run would go on with other data."""
+    """UserError where an existing run would go on with other data; it says what is known to differ."""
     before = Manifest.of(plan.path)
-    if before.data.get("fingerprint", fingerprint) != fingerprint:
-        raise UserError(
-            f"dataset.root: these are other data than {plan.path} was started with{other_classes(before, dataset)}"
-        )
+    if before.data.get("fingerprint", fingerprint) == fingerprint:
+        return
+    differs, was, now = other_classes(before, dataset), before.data.get("description"), describe(dataset)
+    if not differs and was != now:
+        differs = f"; it had {was}, and here are {now}" if was else f"; here are {now}"
+        if not was and dataset.class_order is not None:
+            differs += " (the version that started it counted fewer kinds of image files)"
+    raise UserError(f"dataset.root: these are other data than {plan.path} was started with{differs}")
 
 
 def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:

@@ -4,7 +4,7 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gan_runner.datasets.base import first
@@ -50,7 +50,13 @@ def find_classes(files: ImageFiles, labels_wanted: bool) -> Classes:
     Raises `UserError` if dataset.json is malformed, or if the folders are no classes, but the parts of a dataset.
     """
     listed = _read_list(files)
-    return _by_folder(files, labels_wanted) if listed is None else _by_list(files, *listed, labels_wanted)
+    if listed is None:
+        return _by_folder(files, labels_wanted)
+    path, folder, content = listed
+    if isinstance(content, dict) and "labels" in content:
+        return _by_list(files, path, folder, content["labels"], labels_wanted)
+    classes = _by_folder(files, labels_wanted)
+    return replace(classes, remarks=[*classes.remarks, f'{path} has no "labels" and is not used'])
 
 
 def text_order(files: ImageFiles) -> Classes:
@@ -136,18 +142,16 @@ def _told_parts(files: ImageFiles, shared: str, folders: set[str], labels_wanted
 
 
 def _read_list(files: ImageFiles) -> tuple[str, str, Any] | None:
-    """A dataset.json in the root, or on the way to the images: its path, its folder, and its labels."""
+    """A dataset.json in the root, or on the way to the images: its path, its folder, and what it holds."""
     parts = _parts(_shared(_folders(files)))
     for folder in ("/".join(parts[:depth]) for depth in range(len(parts) + 1)):
         path = posixpath.join(folder, LIST)
         try:
-            content = json.loads(files.read(path))
+            return path, folder, json.loads(files.read(path))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
             continue
         except Exception as error:  # a zip raises almost anything for a broken entry
             raise UserError(f"dataset.root: '{path}' in '{files.root}' cannot be read: {one_line(error)}") from None
-        if isinstance(content, dict) and "labels" in content:
-            return path, folder, content["labels"]
     return None
 
 

@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor
 
 from gan_runner.console import PAUSE, Progress, say
+from gan_runner.datasets.base import first
 from gan_runner.datasets.decoding import Crop, Size, decode
-from gan_runner.datasets.image_files import ImageFiles, examples
+from gan_runner.datasets.image_files import ImageFiles
 from gan_runner.errors import UserError, type_and_message
 from gan_runner.heartbeat import heartbeat
 from gan_runner.paths import cache_folder, write_atomically
@@ -68,7 +69,7 @@ def load(
         lambda file: _decode_into(file, files, names, partial(decode, size=size, crop=crop, channels=channels))
     )
     if index.skipped:
-        reasons = examples(f"'{name}' ({reason})" for name, reason in index.skipped.items())
+        reasons = first([f"{name} ({reason})" for name, reason in index.skipped.items()])
         files.remarks.append(f"why images could not be used: {reasons}")
     kept = [name for name in names if name not in index.skipped]
     mapped = np.memmap(entry.pixels, np.uint8, mode="c", shape=(len(kept), *index.shape))

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from gan_runner.datasets.base import first
 from gan_runner.datasets.decoding import extensions
 from gan_runner.datasets.walking import Walk, is_hidden
 from gan_runner.errors import UserError
@@ -16,7 +17,6 @@ _MOST_BYTES = 2**29  # of one file: more than any picture that Pillow agrees to 
 # A zip may promise gigabytes in a few bytes. Pictures of one colour are compressed as much, but are not that large.
 _ABSURD_RATIO, _ABSURD_FROM = 200, 2**24
 _PIECE = 2**12  # bytes read at once, because bzip2 and LZMA decompress all that they are given
-_SHOWN = 3  # of the files that are left out for the same reason
 
 Stamp = tuple[int, int]
 
@@ -56,7 +56,8 @@ class ImageFiles:
             archive = _open_zip(root, mode)
             found.take_zip(archive)
 
-        remarks = [f"{what} are left out ({len(names)}): {examples(names)}" for what, names in found.left_out.items()]
+        left_out = found.left_out.items()
+        remarks = [f"{what} are left out ({len(names):,}): {first(sorted(names))}" for what, names in left_out]
         if not found.stamps:
             what = "; ".join(remarks) or "it is empty"
             raise UserError(f"dataset.root: no images in '{root}': {what} (allowed: {', '.join(sorted(extensions()))})")
@@ -100,7 +101,7 @@ class _Inventory:
         self.left_out: dict[str, list[str]] = {}
 
     def leave_out(self, reason: str, name: str) -> None:
-        self.left_out.setdefault(reason, []).append(f"'{plain_name(name)}'")
+        self.left_out.setdefault(reason, []).append(plain_name(name))
 
     def take_folder(self, root: Path) -> None:
         for path, entry in Walk(root, self.leave_out):
@@ -151,12 +152,6 @@ class _Inventory:
 
     def _add_folders(self, names: Iterable[str]) -> None:
         self.folders.update(name for name in names if name)
-
-
-def examples(shown: Iterable[str]) -> str:
-    """The first of them, in one line."""
-    first = sorted(shown)
-    return ", ".join(first[:_SHOWN]) + (" …" if len(first) > _SHOWN else "")
 
 
 def _parents(name: str) -> list[str]:

@@ -27,6 +27,7 @@ CLASS_NAMES = {  # by number; a digit is its own name
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
+_MOST_BYTES = 2**30  # that a gzipped file unpacks to: twenty times what the digits take
 FILE_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -134,7 +135,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
             # Unlike gzip.decompress, this returns the beginning of a truncated file, so that its bytes can be counted.
-            content = zlib.decompressobj(wbits=31).decompress(content)
+            content = zlib.decompressobj(wbits=31).decompress(content, _MOST_BYTES)
     except (OSError, zlib.error) as error:
         raise UserError(f"dataset.root: '{path}' cannot be read: {error}") from None
     magic, start = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions

@@ -155,6 +155,7 @@ def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
         "name of the file": ("out=a.pth", "out=a.pth: allowed: a file whose name ends in .safetensors"),
         "folder that is a file": ("out={flat}/0.png/a.safetensors", "nothing can be written to"),
         "folder that is a broken link": ("out=broken/a.safetensors", "nothing can be written to"),
+        "folder that the system made": ("out=/proc/a.safetensors", "nothing can be written to '/proc'"),
         "devices": ("device=ddp", "device=ddp: this command is one process"),
     }.values(),
 )

@@ -49,7 +49,7 @@ def test_a_run_says_what_its_data_are(typed, tmp_path):
     first = lines.index(f"data: {line}")
     assert lines[first + 1] == "warning: images that could not be used are left out (1): 'cat/broken.png'"
     assert lines[first + 2] == "data: images beside the class folders are left out (1): 'beside.png'"
-    assert lines[first + 3].startswith("data: why images could not be used: 'cat/broken.png' (")
+    assert lines[first + 3].startswith("data: why images could not be used: 'cat/broken.png (")
     assert lines[first + 4].endswith("from step 0 to 4 on cpu")
 
     data = told(tmp_path / "run")

@@ -160,7 +160,7 @@ def test_damaged_images_change_no_number(lay):
     assert labels_of(data) == [0, 0, 2, 2]
     left_out = "warning: images that could not be used are left out (2): '1/a.png', '1/b.png'"
     assert about_data(data)[:2] == [f"data: {describe(data)}", left_out]
-    assert about_data(data)[2].startswith("data: why images could not be used: '1/a.png' (")
+    assert about_data(data)[2].startswith("data: why images could not be used: '1/a.png (")
 
 
 # Pictures beside the folders, and folders that are no classes
@@ -269,7 +269,9 @@ def test_a_list_of_another_kind_is_not_read(lay):
     root = lay(*of_classes("cat", "dog"))
     for content in ({"name": "mine"}, [1, 2], "text"):
         (root / "dataset.json").write_text(json.dumps(content))
-        assert counts(images(root)) == {"cat": 2, "dog": 2}
+        data = images(root)
+        assert counts(data) == {"cat": 2, "dog": 2}
+        assert data.remarks == ['dataset.json has no "labels" and is not used']
 
 
 def test_images_that_a_list_lacks_are_told_by_name(lay):

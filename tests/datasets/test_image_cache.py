@@ -78,8 +78,8 @@ def test_what_is_skipped_is_told_with_the_reason_each_time(flat: tuple[Path, np.
         assert (kept, skipped) == (["a.png", "c.png"], ["b.png", "d.tif"])
         assert files.remarks == [
             "why images could not be used: "
-            "'b.png' (UnidentifiedImageError: it is in no format that can be decoded here), "
-            "'d.tif' (ValueError: its floating-point values are 7 to 7; allowed: 0 (black) to 1 (white))"
+            "'b.png (UnidentifiedImageError: it is in no format that can be decoded here)', "
+            "'d.tif (ValueError: its floating-point values are 7 to 7; allowed: 0 (black) to 1 (white))'"
         ]
 
 
@@ -92,7 +92,7 @@ def test_a_picture_of_absurd_size_is_skipped(
     Image.new("L", (pixels, 1)).save(root / "d.png")
     files = ImageFiles.find(root)
     assert load(files, list(files.stamps), None, None, 3)[2] == ["d.png"]
-    assert f"'d.png' ({reason}: " in files.remarks[0]
+    assert f"'d.png ({reason}: " in files.remarks[0]
 
 
 @pytest.mark.parametrize(

@@ -216,13 +216,15 @@ def test_files_unpacked_with_backslashes_keep_their_folders(tmp_path: Path) -> N
 
 
 def test_what_is_no_image_is_counted_and_the_first_are_named(photos: Path) -> None:
-    put(photos, "notes.txt", "cat/film.mpeg", "cat/plot.eps", "data.h5", "more.zip", "dataset.json", "cat/dataset.json")
+    put(photos, "notes.txt", "cat/film.mpeg", "cat/plot.eps", "data.h5", "more.zip", "x.wmf", "y.grib")
+    put(photos, "dataset.json", "cat/dataset.json")
     put(photos, ".hidden.png", ".thumbnails/a.png", "__MACOSX/a.png", ".hidden.txt")
     files = ImageFiles.find(photos, lists=("dataset.json",))
     assert list(files.stamps) == ALL
-    assert files.remarks == ["files that are no images are left out (5): 'cat/film.mpeg', 'cat/plot.eps', 'data.h5' …"]
+    named = "'cat/film.mpeg', 'cat/plot.eps', 'data.h5', 'more.zip', 'notes.txt'"
+    assert files.remarks == [f"files that are no images are left out (7): {named} …"]
     assert files.read("dataset.json") == files.read("cat/dataset.json") == PNG
-    assert "(7)" in ImageFiles.find(photos).remarks[0]
+    assert "(9)" in ImageFiles.find(photos).remarks[0]
 
 
 @pytest.mark.parametrize("end", [".jfif", ".jpe", ".JPG", ".mpo", ".tga", ".webp", ".Png", ".tif", ".jp2", ".qoi"])

@@ -92,6 +92,15 @@ def test_a_download_cut_short_is_refused(tmp_path: Path) -> None:
         mnist(tmp_path)
 
 
+def test_of_a_file_that_unpacks_without_end_no_more_than_a_part_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, gzipped=True, images=idx(IMAGES) + bytes(10**6))
+    monkeypatch.setattr("gan_runner.datasets.mnist._MOST_BYTES", 10_000)
+    with pytest.raises(UserError, match=r"train-images.* is damaged: it holds 10000 bytes, expected 9424"):
+        mnist(tmp_path)
+
+
 @pytest.mark.parametrize("length", [0, 3, 10])
 def test_a_file_shorter_than_its_header_is_refused(tmp_path: Path, length: int) -> None:
     write(tmp_path)
