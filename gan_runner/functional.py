@@ -30,7 +30,7 @@ def by_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: Up
     drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor)}
     gradients, computed, buffers = torch.vmap(of_one, randomness="different")(tensors_of(state), drawn)
     _copy_buffers(state, buffers)
-    return gradients, computed
+    return state[name].in_layout(gradients), computed
 
 
 def tensors_of(state: State) -> Tensors:

@@ -132,12 +132,20 @@ def _stack(updates: Sequence[UpdateBatch]) -> UpdateBatch:
 
 @pytest.mark.parametrize("options", [(), ("trainer.gradient_clip=0.05", "optimizer=rmsprop", "trainer.ema_decay=null")])
 def test_three_stacked_runs_are_three_runs(options):
-    words = (
+    compare_stacked(
         *("dataset=ring", "architecture.latent.distribution=normal", "architecture.latent.dim=4", "device=cpu"),
         *("architecture.generator.hidden=[16]", "architecture.generator.normalization=batch"),
         *("architecture.discriminator.hidden=[16]", "regularizer=r1", "regularizer.r1.interval=2"),
         *("trainer.discriminator_steps=2", "trainer.ema_decay=0.9", "trainer.batch_size=8", *options),
     )
+
+
+def test_so_are_stacked_residual_networks_under_spectral_norm(tmp_path):
+    words = words_of("resnet", write_images(tmp_path / "images", side=16), STEPS, 1)
+    compare_stacked(*words, "regularizer=r1", "device=cpu")
+
+
+def compare_stacked(*words: str) -> None:
     runs = [Run(*words, seed=seed) for seed in range(3)]
     state, together = stack([run.state for run in runs]), []
     for number in range(1, STEPS + 1):

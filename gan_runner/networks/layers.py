@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_runner.errors import UserError
+from gan_runner.networks.spectral import spectral_norm
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh"]
 Normalization = Literal["none", "batch", "layer", "spectral"]

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_runner.networks.layers import ValueRange, output_activation, pyramid
+from gan_runner.networks.spectral import spectral_norm
 
 
 def initialized(module: nn.Linear | nn.Conv2d | nn.Embedding, spectral: bool = False, gain: float = 1.0) -> nn.Module:
