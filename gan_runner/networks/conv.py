@@ -13,12 +13,14 @@ from gan_runner.networks.layers import (
     Activation,
     DropoutRate,
     GeneratorOutput,
+    GroupSize,
     LayerStyle,
     Normalization,
     NormalizationPlace,
     ValueRange,
     concatenate_labels,
     image_shape,
+    minibatch_spread,
 )
 
 
@@ -124,6 +126,7 @@ class ConvDiscriminator(nn.Module):
         normalization: Normalization,
         normalize: NormalizationPlace,
         dropout: DropoutRate,
+        minibatch_stddev: GroupSize | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -141,9 +144,9 @@ class ConvDiscriminator(nn.Module):
                     f"architecture.discriminator.layers.{i}: its kernel of {layer.kernel} is larger than what is left "
                     f"there of the dataset's images of {shape[1]}×{shape[2]}"
                 )
-        self.layers = nn.Sequential(
-            *modules, nn.Flatten(), style.normalize_weights(nn.Linear(channels * size[0] * size[1], 1))
-        )
+        spread, maps = minibatch_spread(minibatch_stddev)
+        last = nn.Linear((channels + maps) * size[0] * size[1], 1)
+        self.layers = nn.Sequential(*modules, *spread, nn.Flatten(), style.normalize_weights(last))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B,) -> logits (B,)."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator, Convolution, FirstMap, Window
-from gan_runner.networks.layers import Normalization, ValueRange, pyramid
+from gan_runner.networks.layers import GroupSize, Normalization, ValueRange, pyramid
 
 
 def convolution(channels: int, normalized: bool) -> Convolution:
@@ -53,7 +53,13 @@ class DCGANDiscriminator(ConvDiscriminator):
     """Leaky ReLU throughout, normalization everywhere but after the first layer."""
 
     def __init__(
-        self, shape: tuple[int, ...], num_classes: int, *, channels: PositiveInt, normalization: Normalization
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        channels: PositiveInt,
+        normalization: Normalization,
+        minibatch_stddev: GroupSize | None = None,  # runs of earlier versions lack this key
     ) -> None:
         widths = pyramid(shape, channels).channels
         super().__init__(
@@ -65,6 +71,7 @@ class DCGANDiscriminator(ConvDiscriminator):
             normalization=normalization,
             normalize="before_activation",
             dropout=0.0,
+            minibatch_stddev=minibatch_stddev,
         )
         initialize(self)
 

@@ -16,6 +16,7 @@ Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh"]
 Normalization = Literal["none", "batch", "layer", "spectral"]
 NormalizationPlace = Literal["before_activation", "after_activation"]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+GroupSize = Annotated[int, Field(ge=2)]
 
 # What may follow the last linear layer or convolution. `auto` is the activation with the data's value range.
 DiscriminatorOutput = Literal[Activation, "batch", "layer", "dropout"]
@@ -93,6 +94,34 @@ def output_activation(value_range: ValueRange) -> nn.Module:
     if (low, high) == (0, 1):
         return nn.Sigmoid()
     return nn.Tanh() if (low, high) == (-1, 1) else ScaledSigmoid(low, high)
+
+
+class MinibatchStddev(nn.Module):
+    """Adds one map that says how much the samples of a group differ, so that too little variety is seen.
+
+    It holds, for each group of consecutive samples, their standard deviation at each channel and position, averaged
+    over all of these. Sources: Karras et al. 2018 (arXiv:1710.10196, section 3); in groups, StyleGAN2's code. What is
+    left over at the end of a batch is a smaller group.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C + 1, H, W)."""
+        rest = len(x) % self.group
+        if 0 < rest < len(x):
+            return torch.cat([self(x[:-rest]), self(x[-rest:])])
+        groups = x.unflatten(0, (-1, min(self.group, len(x))))  # (N, G, C, H, W)
+        deviation = (groups.var(dim=1, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (N,)
+        maps = deviation[:, None, None, None, None].expand(-1, groups.shape[1], 1, *x.shape[2:])
+        return torch.cat([x, maps.flatten(0, 1)], dim=1)
+
+
+def minibatch_spread(group: int | None) -> tuple[list[nn.Module], int]:
+    """The layer that adds what the samples of a group differ by, and how many maps it adds; none without a group."""
+    return ([], 0) if group is None else ([MinibatchStddev(group)], 1)
 
 
 def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from gan_runner.networks.layers import ValueRange, output_activation, pyramid
+from gan_runner.errors import UserError
+from gan_runner.networks.layers import GroupSize, ValueRange, minibatch_spread, output_activation, pyramid
 from gan_runner.networks.spectral import spectral_norm
 
 
@@ -42,22 +43,56 @@ class ClassBatchNorm(nn.Module):
         return self.norm(x) * self.gain(labels)[:, :, None, None] + self.bias(labels)[:, :, None, None]
 
 
+class SelfAttention(nn.Module):
+    """x + γ·o, where o is made at each position of values at all positions, and γ is 0 at first.
+
+    As in the code of SAGAN (Zhang et al. 2019, arXiv:1805.08318), queries and keys have an eighth of the channels,
+    values a half, and keys and values are max-pooled to half the height and width.
+    """
+
+    def __init__(self, channels: int, spectral: bool = False) -> None:
+        super().__init__()
+        eighth, half = max(channels // 8, 1), max(channels // 2, 1)
+        self.query, self.key, self.value, self.last = (
+            initialized(nn.Conv2d(n_in, n_out, 1, bias=False), spectral)
+            for n_in, n_out in ((channels, eighth), (channels, eighth), (channels, half), (half, channels))
+        )
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        query = self.query(x).flatten(2)  # (B, C/8, HW)
+        key = F.max_pool2d(self.key(x), 2).flatten(2)  # (B, C/8, HW/4)
+        value = F.max_pool2d(self.value(x), 2).flatten(2)  # (B, C/2, HW/4)
+        weights = (query.transpose(1, 2) @ key).softmax(dim=2)  # (B, HW, HW/4); torch's own cannot be penalized
+        attended = value @ weights.transpose(1, 2)  # (B, C/2, HW)
+        return x + self.gamma * self.last(attended.unflatten(2, x.shape[2:]))
+
+
+def attended(key: str, side: int | None, sides: list[int]) -> list[bool]:
+    """After which of the blocks there is attention, whose maps have these heights; refuses a `side` of none of them."""
+    if side is not None and side not in sides:
+        raise UserError(f"{key}={side}: no block makes maps of that height; allowed: {', '.join(map(str, sides))}")
+    return [height == side for height in sides]
+
+
 class UpBlock(nn.Module):
     """A residual block of the generator, which doubles height and width."""
 
-    def __init__(self, n_in: int, n_out: int, num_classes: int) -> None:
+    def __init__(self, n_in: int, n_out: int, num_classes: int, attention: bool = False) -> None:
         super().__init__()
         self.norm1 = ClassBatchNorm(n_in, num_classes)
         self.conv1 = convolution(n_in, n_out, 3, gain=2**0.5)
         self.norm2 = ClassBatchNorm(n_out, num_classes)
         self.conv2 = convolution(n_out, n_out, 3, gain=2**0.5)
         self.shortcut = convolution(n_in, n_out, 1)
+        self.attention = SelfAttention(n_out) if attention else nn.Identity()
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, n_in, H, W), (B,) -> (B, n_out, 2H, 2W)."""
         h = self.conv1(F.interpolate(F.relu(self.norm1(x, labels)), scale_factor=2))
         h = self.conv2(F.relu(self.norm2(h, labels)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+        return self.attention(h + F.interpolate(self.shortcut(x), scale_factor=2))
 
 
 class ResNetGenerator(nn.Module):
@@ -71,9 +106,12 @@ class ResNetGenerator(nn.Module):
         value_range: ValueRange,
         *,
         channels: PositiveInt,
+        attention: PositiveInt | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
         height, width, widths = pyramid(shape, channels)
+        heights = [height << i for i in range(1, len(widths) + 1)]
+        at = attended("architecture.generator.attention", attention, heights)
         self.num_classes = num_classes
         norms = max(num_classes, 1)  # an unconditional network treats all samples as one class
         self.seed = nn.Sequential(
@@ -81,7 +119,8 @@ class ResNetGenerator(nn.Module):
             nn.Unflatten(1, (widths[-1], height, width)),
         )
         self.blocks = nn.ModuleList(
-            UpBlock(n_in, n_out, norms) for n_in, n_out in pairwise([widths[-1], *reversed(widths)])
+            UpBlock(n_in, n_out, norms, here)
+            for (n_in, n_out), here in zip(pairwise([widths[-1], *reversed(widths)]), at, strict=True)
         )
         self.norm = nn.BatchNorm2d(widths[0])
         self.last = convolution(widths[0], shape[0], 3)
@@ -104,18 +143,27 @@ class DownBlock(nn.Module):
     The `first` block has no ReLU before its first convolution, because its input is the image.
     """
 
-    def __init__(self, n_in: int, n_out: int, spectral: bool, first: bool = False, down: bool = True) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        spectral: bool,
+        first: bool = False,
+        down: bool = True,
+        attention: bool = False,
+    ) -> None:
         super().__init__()
         self.conv1 = convolution(n_in, n_out, 3, spectral, gain=2**0.5)
         self.conv2 = convolution(n_out, n_out, 3, spectral, gain=2**0.5)
-        self.shortcut = convolution(n_in, n_out, 1, spectral) if down else nn.Identity()
+        self.shortcut = convolution(n_in, n_out, 1, spectral) if down or n_in != n_out else nn.Identity()
         self.before = nn.Identity() if first else nn.ReLU()
         self.pool = nn.AvgPool2d(2) if down else nn.Identity()
+        self.attention = SelfAttention(n_out, spectral) if attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) -> (B, n_out, H, W), or (B, n_out, H/2, W/2) with `down`."""
         h = self.conv2(F.relu(self.conv1(self.before(x))))
-        return self.pool(h) + self.shortcut(self.pool(x))
+        return self.attention(self.pool(h) + self.shortcut(self.pool(x)))
 
 
 class ResNetDiscriminator(nn.Module):
@@ -124,13 +172,28 @@ class ResNetDiscriminator(nn.Module):
     The logit is ψ·φ(x) + b, and with labels ⟨embed(y), φ(x)⟩ is added (projection).
     """
 
-    def __init__(self, shape: tuple[int, ...], num_classes: int, *, channels: PositiveInt, spectral_norm: bool) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        channels: PositiveInt,
+        spectral_norm: bool,
+        attention: PositiveInt | None = None,  # runs of earlier versions lack this key and the next
+        minibatch_stddev: GroupSize | None = None,
+    ) -> None:
         super().__init__()
-        widths = pyramid(shape, channels).channels
+        height, _, widths = pyramid(shape, channels)
+        heights = [height << i for i in reversed(range(len(widths)))]
+        at = attended("architecture.discriminator.attention", attention, heights)
+        spread, maps = minibatch_spread(minibatch_stddev)
         self.blocks = nn.Sequential(
-            DownBlock(shape[0], widths[0], spectral_norm, first=True),
-            *[DownBlock(n_in, n_out, spectral_norm) for n_in, n_out in pairwise(widths)],
-            DownBlock(widths[-1], widths[-1], spectral_norm, down=False),
+            *[
+                DownBlock(n_in, n_out, spectral_norm, first=i == 0, attention=at[i])
+                for i, (n_in, n_out) in enumerate(pairwise([shape[0], *widths]))
+            ],
+            *spread,
+            DownBlock(widths[-1] + maps, widths[-1], spectral_norm, down=False),
             nn.ReLU(),
         )
         self.linear = initialized(nn.Linear(widths[-1], 1), spectral_norm)
