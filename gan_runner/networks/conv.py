@@ -1,6 +1,7 @@
 """Convolutional networks, specified layer by layer.
 
-Conditioning concatenates the one-hot label to the noise, and, as constant maps, to the channels of the image.
+Unless told otherwise, conditioning concatenates the one-hot label to the noise, and, as constant maps, to the channels
+of the image.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,14 @@ from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, 
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import (
+    DiscriminatorConditioning,
+    GeneratorConditioning,
+    Layers,
+    concatenate_labels,
+    logits_of,
+    refuse_nothing_to_condition,
+)
 from gan_runner.networks.layers import (
     Activation,
     DropoutRate,
@@ -18,7 +27,6 @@ from gan_runner.networks.layers import (
     Normalization,
     NormalizationPlace,
     ValueRange,
-    concatenate_labels,
     image_shape,
     minibatch_spread,
 )
@@ -75,9 +83,11 @@ class ConvGenerator(nn.Module):
         normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[GeneratorOutput],
+        conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        by_norm = conditioning == "batch_norm"
+        self.concatenated, in_norms = (0, num_classes) if by_norm else (num_classes, 0)
         image_channels, *image_size = image_shape(shape)
         size = [seed.height, seed.width]
         for window in [*layers, last_layer]:
@@ -88,10 +98,10 @@ class ConvGenerator(nn.Module):
                 f"but the dataset's are {image_size[0]}×{image_size[1]}"
             )
 
-        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, True, in_norms)
         channels = seed.channels
         modules = [
-            style.normalize_weights(nn.Linear(latent_dim + num_classes, channels * seed.height * seed.width)),
+            style.normalize_weights(nn.Linear(latent_dim + self.concatenated, channels * seed.height * seed.width)),
             nn.Unflatten(1, (channels, seed.height, seed.width)),
             *style.after_hidden(channels, seed.normalized),
         ]
@@ -100,13 +110,15 @@ class ConvGenerator(nn.Module):
             channels = layer.channels
             modules += [style.normalize_weights(convolution), *style.after_hidden(channels, layer.normalized)]
         last = nn.ConvTranspose2d(channels, image_channels, last_layer.kernel, last_layer.stride, last_layer.padding)
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             *modules, style.normalize_weights(last), *style.after_last(output, image_channels, value_range)
         )
+        if in_norms:
+            refuse_nothing_to_condition(self.layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, C, H, W)."""
-        return self.layers(concatenate_labels(z, labels, self.num_classes))
+        return self.layers(concatenate_labels(z, labels, self.concatenated), labels)
 
 
 class ConvDiscriminator(nn.Module):
@@ -126,13 +138,14 @@ class ConvDiscriminator(nn.Module):
         normalization: Normalization,
         normalize: NormalizationPlace,
         dropout: DropoutRate,
-        minibatch_stddev: GroupSize | None = None,  # runs of earlier versions lack this key
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack this key and the next
+        minibatch_stddev: GroupSize | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.concatenated = num_classes if conditioning in (None, "concatenation") else 0
         image_channels, *size = image_shape(shape)
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
-        channels = image_channels + num_classes
+        channels = image_channels + self.concatenated
         modules: list[nn.Module] = []
         for i, layer in enumerate(layers):
             convolution = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
@@ -145,9 +158,10 @@ class ConvDiscriminator(nn.Module):
                     f"there of the dataset's images of {shape[1]}×{shape[2]}"
                 )
         spread, maps = minibatch_spread(minibatch_stddev)
-        last = nn.Linear((channels + maps) * size[0] * size[1], 1)
-        self.layers = nn.Sequential(*modules, *spread, nn.Flatten(), style.normalize_weights(last))
+        last = style.last_of_discriminator((channels + maps) * size[0] * size[1], conditioning, num_classes)
+        self.layers = Layers(*modules, *spread, nn.Flatten(), last)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B,) -> logits (B,)."""
-        return self.layers(concatenate_labels(x, labels, self.num_classes)).squeeze(1)
+    def forward(self, x: Tensor, labels: Tensor | None = None, classes: bool = False) -> Tensor:
+        """(B, C, H, W), (B,) -> logits (B,); with `classes` (B, 1 + K), those of the classes after them."""
+        outputs = self.layers(concatenate_labels(x, labels, self.concatenated), labels)
+        return logits_of(outputs, classes)

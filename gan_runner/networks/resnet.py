@@ -1,7 +1,7 @@
 """Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957), for sides that are multiples of 4, at least 16.
 
-The generator is conditioned by the gains and biases of its batch norms (Dumoulin et al. 2017), the discriminator by
-projection (Miyato & Koyama 2018, arXiv:1802.05637).
+Unless told otherwise, the generator is conditioned by the gains and biases of its batch norms, the discriminator by
+projection.
 """
 
 from itertools import pairwise
@@ -12,6 +12,13 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import (
+    ClassBatchNorm,
+    DiscriminatorConditioning,
+    GeneratorConditioning,
+    concatenate_labels,
+    logits_of,
+)
 from gan_runner.networks.layers import GroupSize, ValueRange, minibatch_spread, output_activation, pyramid
 from gan_runner.networks.spectral import spectral_norm
 
@@ -25,22 +32,6 @@ def initialized(module: nn.Linear | nn.Conv2d | nn.Embedding, spectral: bool = F
 def convolution(n_in: int, n_out: int, kernel: int, spectral: bool = False, gain: float = 1.0) -> nn.Module:
     """A convolution that keeps height and width."""
     return initialized(nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2), spectral, gain)
-
-
-class ClassBatchNorm(nn.Module):
-    """Batch norm whose gain and bias are looked up by class."""
-
-    def __init__(self, features: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(features, affine=False)
-        self.gain = nn.Embedding(num_classes, features)
-        self.bias = nn.Embedding(num_classes, features)
-        nn.init.normal_(self.gain.weight, mean=1.0, std=0.02)
-        nn.init.zeros_(self.bias.weight)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, C, H, W), (B,) -> (B, C, H, W)."""
-        return self.norm(x) * self.gain(labels)[:, :, None, None] + self.bias(labels)[:, :, None, None]
 
 
 class SelfAttention(nn.Module):
@@ -106,16 +97,18 @@ class ResNetGenerator(nn.Module):
         value_range: ValueRange,
         *,
         channels: PositiveInt,
-        attention: PositiveInt | None = None,  # runs of earlier versions lack this key
+        conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key and the next
+        attention: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         height, width, widths = pyramid(shape, channels)
         heights = [height << i for i in range(1, len(widths) + 1)]
         at = attended("architecture.generator.attention", attention, heights)
-        self.num_classes = num_classes
-        norms = max(num_classes, 1)  # an unconditional network treats all samples as one class
+        self.concatenated = num_classes if conditioning == "concatenation" else 0
+        self.in_norms = num_classes - self.concatenated
+        norms = max(self.in_norms, 1)  # without a choice by class, all samples are one class
         self.seed = nn.Sequential(
-            initialized(nn.Linear(latent_dim, widths[-1] * height * width)),
+            initialized(nn.Linear(latent_dim + self.concatenated, widths[-1] * height * width)),
             nn.Unflatten(1, (widths[-1], height, width)),
         )
         self.blocks = nn.ModuleList(
@@ -128,10 +121,10 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, C, H, W)."""
-        if self.num_classes == 0:
+        h = self.seed(concatenate_labels(z, labels, self.concatenated))
+        if self.in_norms == 0:
             labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
         assert labels is not None, "a conditional network needs labels"
-        h = self.seed(z)
         for block in self.blocks:
             h = block(h, labels)
         return self.output(self.last(F.relu(self.norm(h))))
@@ -169,7 +162,7 @@ class DownBlock(nn.Module):
 class ResNetDiscriminator(nn.Module):
     """A residual block for each halving and one more, ReLU, and the sum over positions as features φ(x).
 
-    The logit is ψ·φ(x) + b, and with labels ⟨embed(y), φ(x)⟩ is added (projection).
+    The logit is ψ·φ(x) + b, and with labels ⟨embed(y), φ(x)⟩ is added (projection, Miyato & Koyama 2018).
     """
 
     def __init__(
@@ -179,10 +172,12 @@ class ResNetDiscriminator(nn.Module):
         *,
         channels: PositiveInt,
         spectral_norm: bool,
-        attention: PositiveInt | None = None,  # runs of earlier versions lack this key and the next
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack these keys
+        attention: PositiveInt | None = None,
         minibatch_stddev: GroupSize | None = None,
     ) -> None:
         super().__init__()
+        self.concatenated = num_classes if conditioning == "concatenation" else 0
         height, _, widths = pyramid(shape, channels)
         heights = [height << i for i in reversed(range(len(widths)))]
         at = attended("architecture.discriminator.attention", attention, heights)
@@ -190,17 +185,21 @@ class ResNetDiscriminator(nn.Module):
         self.blocks = nn.Sequential(
             *[
                 DownBlock(n_in, n_out, spectral_norm, first=i == 0, attention=at[i])
-                for i, (n_in, n_out) in enumerate(pairwise([shape[0], *widths]))
+                for i, (n_in, n_out) in enumerate(pairwise([shape[0] + self.concatenated, *widths]))
             ],
             *spread,
             DownBlock(widths[-1] + maps, widths[-1], spectral_norm, down=False),
             nn.ReLU(),
         )
-        self.linear = initialized(nn.Linear(widths[-1], 1), spectral_norm)
-        self.embed = initialized(nn.Embedding(num_classes, widths[-1]), spectral_norm) if num_classes else None
+        auxiliary = num_classes if conditioning == "auxiliary" else 0
+        self.linear = initialized(nn.Linear(widths[-1], 1 + auxiliary), spectral_norm)
+        projects = num_classes and conditioning in (None, "projection")
+        self.embed = initialized(nn.Embedding(num_classes, widths[-1]), spectral_norm) if projects else None
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B,) -> logits (B,)."""
-        features = self.blocks(x).sum(dim=(2, 3))  # (B, widths[-1])
-        logits = self.linear(features).squeeze(1)
-        return logits if self.embed is None else logits + (self.embed(labels) * features).sum(dim=1)
+    def forward(self, x: Tensor, labels: Tensor | None = None, classes: bool = False) -> Tensor:
+        """(B, C, H, W), (B,) -> logits (B,); with `classes` (B, 1 + K), those of the classes after them."""
+        features = self.blocks(concatenate_labels(x, labels, self.concatenated)).sum(dim=(2, 3))  # (B, widths[-1])
+        outputs = self.linear(features)
+        if self.embed is not None:
+            outputs = outputs + (self.embed(labels) * features).sum(dim=1, keepdim=True)
+        return logits_of(outputs, classes)
