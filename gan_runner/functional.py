@@ -60,11 +60,11 @@ class NetworkFunction:
     def __init__(self, module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
         self.module, self.parameters, self.buffers = module, parameters, buffers
 
-    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, labels: Tensor | None = None, **keywords: Any) -> Tensor:
         """The module's output for `x`, of an unconditional one without labels."""
         self.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         inputs = (x,) if labels is None else (x, labels)
-        return functional_call(self.module, (self.parameters, self.buffers), inputs)
+        return functional_call(self.module, (self.parameters, self.buffers), inputs, keywords)
 
     def input_gradient(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """As `gan_runner.regularizers.input_gradient`, before it is flattened."""

@@ -123,6 +123,11 @@ NETWORKS: dict[str, tuple[str, ...]] = {
         *("architecture.generator.group_width=4", "architecture.discriminator.group_width=4"),
         *("architecture.conditional=true", "loss=relativistic", "regularizer=[r1,r2]"),
     ),
+    "auxiliary": (
+        *("architecture=mlp_tanh", "architecture.generator.hidden=[16]", "architecture.discriminator.hidden=[16]"),
+        *("architecture.conditional=true", "architecture.discriminator.conditioning=auxiliary", "regularizer=r1"),
+        *("architecture.generator.normalization=batch", "architecture.generator.conditioning=batch_norm"),
+    ),
 }
 
 

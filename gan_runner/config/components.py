@@ -108,6 +108,11 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     for broken, sentence in rules:
         if broken:
             raise UserError(sentence)
+    for key in ("architecture.generator", "architecture.discriminator"):
+        if not config.architecture.conditional and (chosen := components[key].values.get("conditioning")) is not None:
+            raise UserError(
+                f"{key}.conditioning={chosen}: the networks are unconditional; use architecture.conditional=true"
+            )
     return Experiment(dict(plain), config, components)
 
 

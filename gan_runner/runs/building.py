@@ -74,12 +74,13 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
 
 def build_game(experiment: Experiment) -> Game:
     """Loss, penalties and how they are applied."""
-    trainer = experiment.config.trainer
+    trainer, discriminator = experiment.config.trainer, experiment.components["architecture.discriminator"]
     return Game(
         loss=experiment.build("loss"),
         regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
+        auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
         precision=PRECISIONS[trainer.precision],
         gradient_clip=trainer.gradient_clip,
     )
