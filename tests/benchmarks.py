@@ -29,6 +29,7 @@ from gan_runner.loop import fit
 from gan_runner.machine.ranks import Ranks
 from gan_runner.observers.stop import StopWhenAsked
 from gan_runner.runs.directory import RunDirectory
+from gan_runner.runs.manifest import Manifest
 from tests.loops_by_hand import Loop, fast_loop, notes_lsgan, notes_pattern
 
 ROUNDS = 5
@@ -123,7 +124,7 @@ def prepare(*words: str) -> Training:
     """What `gan-train` trains, on the CPU."""
     experiment, ranks = check(composition.plain(composition.compose([*words, "device=cpu"], "train"))), Ranks()
     ranks.place(experiment.config.device)
-    return Training.of(experiment, prepare_dataset(experiment, ranks.device), ranks)
+    return Training.of(experiment, prepare_dataset(experiment, Manifest(), ranks.device), ranks)
 
 
 def gan_runner_loop(training: Training, folder: Path) -> Loop:

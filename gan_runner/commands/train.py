@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gan_runner.commands.observing import watch_from_main, watch_from_others
-from gan_runner.commands.record import Record
+from gan_runner.commands.record import Record, data_as_markdown
 from gan_runner.commands.training import (
     Measures,
     Training,
@@ -65,7 +65,8 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
-    dataset = ranks.main_first(lambda: prepare_dataset(experiment, ranks.device))
+    before = Manifest.of(plan.path) if plan.continues else Manifest()
+    dataset = ranks.main_first(lambda: prepare_dataset(experiment, before, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
     settings = training.settings
@@ -87,7 +88,7 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
         log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
         watch = watch_from_main(training, measures, stop, directory)
         if not training.state.step:
-            watch.logger.describe(plan.typed, measures.figures)
+            watch.logger.describe(plan.typed, measures.figures, data_as_markdown(dataset))
         return record.end(*train(training, watch.observers), watch)
 
 

@@ -10,6 +10,7 @@ from gan_runner.config.components import Experiment
 from gan_runner.config.schema import Config, Trainer
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
 from gan_runner.machine.ranks import Ranks
@@ -17,7 +18,14 @@ from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
 from gan_runner.randomness import rng
-from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
+from gan_runner.runs.building import (
+    build_batches,
+    build_dataset,
+    build_game,
+    build_schedule,
+    build_state,
+    build_take_step,
+)
 from gan_runner.runs.checkpoint import load_newest
 from gan_runner.runs.directory import read_json, read_run
 from gan_runner.runs.logger import read_metrics
@@ -96,15 +104,12 @@ class Measures:
         return list(dict.fromkeys([*first, *(f"metric/{name}" for name in self.evaluation.goals)]))
 
 
-def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
-    """The dataset, found to be large enough for one batch."""
-    config, dataset = experiment.config, experiment.build("dataset")
+def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`, found to be large enough for one batch."""
+    config, dataset = experiment.config, build_dataset(experiment, before)
     dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
     if config.device.hold_dataset:
         dataset.to(device)
-    if dataset.skipped:
-        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
-        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
     return dataset
 
 
@@ -132,8 +137,11 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
     """Puts the state where the run it goes on with, or starts from, has left off."""
     config, state = training.config, training.state
     if plan.continues:
-        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
+        if (before := Manifest.of(plan.path)).data.get("fingerprint", fingerprint) != fingerprint:
+            raise UserError(
+                f"dataset.root: these are other data than {plan.path} was started with"
+                f"{other_classes(before, training.dataset)}"
+            )
         read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
@@ -149,6 +157,20 @@ def restore(training: Training, plan: Plan, fingerprint: str) -> None:
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         _load(state, kept, f"fork_from={source}")
+        if config.architecture.conditional and (differs := other_classes(Manifest.of(source), training.dataset)):
+            say(f"warning: fork_from={source}: a number of a class means another one{differs}")
+
+
+def other_classes(before: Manifest, dataset: Dataset) -> str:
+    """The end of a sentence that says how the classes of a run were called, and are now; "" if they are the same.
+
+    Earlier versions kept no names. Of folders of images, their order was that of the text.
+    """
+    now = list(dataset.class_names)
+    names = before.data.get("class_names", now if dataset.class_order is None else sorted(now))
+    if not isinstance(names, list) or names == now:
+        return ""
+    return f"; its classes are {first(names)}, and here {first(now)}"
 
 
 def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:

@@ -21,6 +21,7 @@ from gan_runner.regularizers import Regularizer
 
 # Arguments that the runner gives to a component, and that YAML therefore cannot set.
 INJECTED = {
+    "dataset": ("labels_wanted", "class_order"),
     "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
     "architecture.discriminator": ("shape", "num_classes", "value_range"),
     "optimizer.generator": ("params",),

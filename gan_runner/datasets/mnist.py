@@ -19,6 +19,13 @@ from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
 TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+CLASS_NAMES = {  # by number; a digit is its own name
+    "mnist": (),
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
 FILE_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -61,7 +68,12 @@ class MNIST(ArrayDataset):
         test = partial(MNIST, variant=variant, root=root, download=False, split="test", value_range=value_range)
         has_test = split == "train" and all(_find("test", folder, raw).values())
         super().__init__(
-            images.unsqueeze(1), labels, value_range=value_range, num_classes=10, held_out=test if has_test else None
+            images.unsqueeze(1),
+            labels,
+            value_range=value_range,
+            num_classes=10,
+            held_out=test if has_test else None,
+            class_names=CLASS_NAMES[variant],
         )
         self.classifier = "digits" if variant == "mnist" else None
 

@@ -127,7 +127,7 @@ class Evaluation:
         if with_pictures and self._facts.is_image:
             with _survived("no picture of real samples beside generated ones"):
                 sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
-                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS)
+                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS, self._facts.class_names)
 
     def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
         """Adds the metric's figures to `report`, or why it failed."""

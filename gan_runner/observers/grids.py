@@ -31,6 +31,7 @@ class Grids(Observer):
         self.noise = rng(self.networks.seed, "grid")
         self.z = draw_latent(self.networks.latent, rows * self.columns, self.noise)
         self.labels = torch.arange(rows).repeat_interleave(self.columns) if classes else None
+        self.row_names = pictures.class_labels(range(classes), self.networks.facts.class_names) if classes else []
 
     def __call__(self, moment: Moment) -> None:
         samples = self.networks.sample(self.z, self.labels)
@@ -42,6 +43,6 @@ class Grids(Observer):
     def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
         """The picture of samples (N, *shape)."""
         if samples.shape[1:] != (2,):
-            return pictures.grid(samples, self.columns)
+            return pictures.grid(samples, self.columns, self.row_names)
         real, _ = self.dataset.batch(0, len(samples), self.networks.seed)
         return pictures.scatter(real.cpu(), samples)

@@ -18,10 +18,18 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.networks.layers import MinibatchStddev
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
+from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
 from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def build_dataset(experiment: Experiment, before: Manifest) -> Dataset:
+    """The dataset, with the class numbers that it had `before`, in a run that goes on or is measured."""
+    wanted = experiment.config.architecture.conditional
+    dataset: Dataset = experiment.build("dataset", labels_wanted=wanted, class_order=before.class_order)
+    return dataset
 
 
 def build_generator(component: Component, architecture: Architecture, facts: DataFacts, seed: int) -> nn.Module:

@@ -93,14 +93,14 @@ class Logger:
         """Writes Markdown to TensorBoard's text tab."""
         self._events.add(step, summaries.text(tag, text))
 
-    def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str]) -> None:
-        """Writes what does not change during a run: what tells it from others, by which figures, and a chart's layout.
+    def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str], data: str) -> None:
+        """Writes what does not change during a run: what tells it from others, its figures, a chart's layout, its data.
 
         TensorBoard's HParams tab shows both as columns, so a value that all runs have is no hyperparameter.
         """
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in hyperparameters.items()}
         about = summaries.hparams(values, dict.fromkeys(metrics))
-        self._events.add(0, *about, summaries.custom_scalars(CHART))
+        self._events.add(0, *about, summaries.custom_scalars(CHART), summaries.text("data", data))
 
     def flush(self) -> None:
         """Waits until all rows are on the disk. Called before a checkpoint, which must not be ahead of the logs."""

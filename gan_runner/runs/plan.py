@@ -13,8 +13,8 @@ from gan_runner.config.trust import find_targets
 from gan_runner.errors import UserError, did_you_mean
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
-# The keys that a resumed run may change, because they do not change its results.
-MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
+# The keys that a resumed run may change, because they do not change its results; other data are refused anyway.
+MAY_CHANGE = ("dataset.root", "dataset.download", "dataset.allow_empty", "device", "trainer.steps", "resume", "trust")
 
 
 NO_CHOICES = ("resume", "fork_from", "trust", "name", "hydra.", "hydra/")  # they say nothing of how a run trains
