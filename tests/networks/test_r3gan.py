@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
 from gan_runner.errors import UserError
 from gan_runner.networks import R3GANDiscriminator, R3GANGenerator
 from gan_runner.networks.r3gan import Block, Resample
+from gan_runner.runs.generator import load_generator
 from tests.networks.conftest import parameters
+from tests.training import train
 
 SMALL: dict[str, Any] = {"widths": [16, 8, 8, 8], "blocks": 1, "group_width": 4, "embedding": 5}
 PAPER: dict[str, Any] = {"widths": [768] * 5, "blocks": 2, "group_width": 16, "embedding": 64}
@@ -126,3 +129,39 @@ def test_widths_that_do_not_fit_are_refused(keys, message):
         R3GANGenerator(3, (1, 32, 32), 0, **{**SMALL, **keys})
     with pytest.raises(UserError, match=message):
         R3GANDiscriminator((1, 32, 32), 0, **{**SMALL, **keys})
+
+
+def energy_distance(one: Tensor, other: Tensor) -> float:
+    """2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖, 0 where two sets of images have one distribution."""
+    one, other = one.flatten(1), other.flatten(1)
+    within = [torch.cdist(images, images).sum() / (len(images) * (len(images) - 1)) for images in (one, other)]
+    return float(2 * torch.cdist(one, other).mean() - within[0] - within[1])
+
+
+def test_in_200_steps_what_is_made_comes_nearer_to_drawn_images(tmp_path):
+    noise = np.random.default_rng(0)
+    for i in range(200):
+        image = Image.new("L", (16, 16))
+        left, top = noise.integers(1, 7, 2)
+        ImageDraw.Draw(image).ellipse([left, top, left + 8, top + 8], fill=255)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        image.save(tmp_path / "images" / f"{i:03d}.png")
+    words = ["dataset=images", f"dataset.root={tmp_path / 'images'}", "dataset.size=16", "dataset.channels=1"]
+    words += ["architecture=r3gan", "loss=relativistic", "regularizer=[r1,r2]", "metric=[]", "doctor=none"]
+    words += ["trainer.batch_size=32", "trainer.ema_decay=0.9", "device=cpu"]
+    for name in ("generator", "discriminator"):
+        words += [f"architecture.{name}.widths=[32,16,16]", f"architecture.{name}.blocks=1"]
+        words += [f"optimizer.{name}.lr=0.002", f"optimizer.{name}.betas=[0.0,0.99]"]
+    words += [f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("weight=0.1", "interval=4")]
+    drawn = torch.stack(
+        [torch.from_numpy(np.array(Image.open(path))) / 255 for path in (tmp_path / "images").iterdir()]
+    )
+    distance = []
+    for steps in (1, 200):
+        run = tmp_path / str(steps)
+        assert train(run, *words, f"trainer.steps={steps}") == 0
+        generator = load_generator(run, [], torch.device("cpu"), "newest")
+        latents = generator.latents(0)
+        made = torch.cat([generator(next(latents), None) for _ in range(4)])
+        distance.append(energy_distance(made, drawn))
+    assert distance[1] < 0.5 * distance[0]
