@@ -73,9 +73,14 @@ def logits_of(outputs: Tensor, classes: bool) -> Tensor:
     return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs[:, 0]
 
 
-def refuse_nothing_to_condition(layers: nn.Module) -> None:
-    """UserError for `conditioning: batch_norm` of a generator without batch norm."""
-    if not any(isinstance(module, ClassBatchNorm) for module in layers.modules()):
+def split_labels(conditioning: GeneratorConditioning | None, num_classes: int) -> tuple[int, int]:
+    """How many labels are concatenated to the noise, and for how many classes batch norms have gains and biases."""
+    return (0, num_classes) if conditioning == "batch_norm" else (num_classes, 0)
+
+
+def refuse_nothing_to_condition(layers: nn.Module, in_norms: int) -> None:
+    """UserError for a generator that is to be conditioned by batch norms and has none."""
+    if in_norms and not any(isinstance(module, ClassBatchNorm) for module in layers.modules()):
         raise UserError(
             "architecture.generator.conditioning=batch_norm: this generator has no batch norm; "
             "use architecture.generator.normalization=batch, or concatenation"

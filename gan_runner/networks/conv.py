@@ -4,6 +4,7 @@ Unless told otherwise, conditioning concatenates the one-hot label to the noise,
 of the image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, with_config
@@ -17,6 +18,7 @@ from gan_runner.networks.conditioning import (
     concatenate_labels,
     logits_of,
     refuse_nothing_to_condition,
+    split_labels,
 )
 from gan_runner.networks.layers import (
     Activation,
@@ -61,6 +63,14 @@ class FirstMap:
     normalized: bool
 
 
+def size_made(seed: FirstMap, windows: Sequence[Window]) -> list[int]:
+    """Height and width of what transposed convolutions make of the seed."""
+    size = [seed.height, seed.width]
+    for window in windows:
+        size = [(s - 1) * window.stride - 2 * window.padding + window.kernel for s in size]
+    return size
+
+
 class ConvGenerator(nn.Module):
     """A linear layer to the seed, then the transposed convolutions `layers` and `last_layer`, then `output`.
 
@@ -86,12 +96,9 @@ class ConvGenerator(nn.Module):
         conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        by_norm = conditioning == "batch_norm"
-        self.concatenated, in_norms = (0, num_classes) if by_norm else (num_classes, 0)
+        self.concatenated, in_norms = split_labels(conditioning, num_classes)
         image_channels, *image_size = image_shape(shape)
-        size = [seed.height, seed.width]
-        for window in [*layers, last_layer]:
-            size = [(s - 1) * window.stride - 2 * window.padding + window.kernel for s in size]
+        size = size_made(seed, [*layers, last_layer])
         if size != image_size:
             raise UserError(
                 f"architecture.generator: its seed and layers make images of {size[0]}×{size[1]}, "
@@ -113,8 +120,7 @@ class ConvGenerator(nn.Module):
         self.layers = Layers(
             *modules, style.normalize_weights(last), *style.after_last(output, image_channels, value_range)
         )
-        if in_norms:
-            refuse_nothing_to_condition(self.layers)
+        refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, C, H, W)."""

@@ -16,6 +16,7 @@ from gan_runner.networks.conditioning import (
     concatenate_labels,
     logits_of,
     refuse_nothing_to_condition,
+    split_labels,
 )
 from gan_runner.networks.layers import (
     Activation,
@@ -56,9 +57,8 @@ class MLPGenerator(nn.Module):
         conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        by_norm = conditioning == "batch_norm"
-        self.shape, self.concatenated = tuple(shape), 0 if by_norm else num_classes
-        in_norms = num_classes if by_norm else 0
+        self.shape = tuple(shape)
+        self.concatenated, in_norms = split_labels(conditioning, num_classes)
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, False, in_norms)
         sizes = [latent_dim + self.concatenated, *hidden]
         self.layers = Layers(
@@ -66,8 +66,7 @@ class MLPGenerator(nn.Module):
             style.normalize_weights(nn.Linear(sizes[-1], prod(shape))),
             *style.after_last(output, prod(shape), value_range),
         )
-        if in_norms:
-            refuse_nothing_to_condition(self.layers)
+        refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, *shape)."""
