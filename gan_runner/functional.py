@@ -30,7 +30,7 @@ def by_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: Up
     drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor)}
     gradients, computed, buffers = torch.vmap(of_one, randomness="different")(tensors_of(state), drawn)
     _copy_buffers(state, buffers)
-    return gradients, computed
+    return state[name].in_layout(gradients), computed
 
 
 def tensors_of(state: State) -> Tensors:
@@ -60,11 +60,11 @@ class NetworkFunction:
     def __init__(self, module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
         self.module, self.parameters, self.buffers = module, parameters, buffers
 
-    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, labels: Tensor | None = None, **keywords: Any) -> Tensor:
         """The module's output for `x`, of an unconditional one without labels."""
         self.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         inputs = (x,) if labels is None else (x, labels)
-        return functional_call(self.module, (self.parameters, self.buffers), inputs)
+        return functional_call(self.module, (self.parameters, self.buffers), inputs, keywords)
 
     def input_gradient(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """As `gan_runner.regularizers.input_gradient`, before it is flattened."""

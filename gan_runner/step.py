@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner.losses import Loss
@@ -59,6 +60,7 @@ class Game:
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
     separate: bool = False  # one optimizer step each on real and fake samples, not one on both
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
+    auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
     precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32
     gradient_clip: float | None = None  # the largest norm of a network's gradient
 
@@ -121,27 +123,31 @@ def discriminator_terms(game: Game, generator: Network, discriminator: Network, 
         labels = None
         if batch.real_labels is not None and batch.fake_labels is not None:
             labels = torch.cat([batch.real_labels, batch.fake_labels])
-        real_logits, fake_logits = _run(game, discriminator, torch.cat([batch.real, fake]), labels).chunk(2)
+        of_real, of_fake = _discriminate(game, discriminator, torch.cat([batch.real, fake]), labels).chunk(2)
     else:
-        real_logits = _run(game, discriminator, batch.real, batch.real_labels)
-        fake_logits = _run(game, discriminator, fake, batch.fake_labels)
+        of_real = _discriminate(game, discriminator, batch.real, batch.real_labels)
+        of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
+    real_logits, real_classes = _split(game, of_real, batch.real_labels, "real")
+    fake_logits, fake_classes = _split(game, of_fake, batch.fake_labels, "fake")
     real_term, fake_term = game.loss.discriminator_terms(real_logits, fake_logits)
     terms = {"real_logits": real_logits, "fake_logits": fake_logits}
-    terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term}
+    terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term} | real_classes | fake_classes
     return terms | _penalties(game, discriminator, batch, fake)
 
 
 def real_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
     """The half of the discriminator's loss on real samples."""
-    logits = _run(game, discriminator, batch.real, batch.real_labels)
-    return {"real_logits": logits, "discriminator_real": game.loss.real(logits)}
+    of_real = _discriminate(game, discriminator, batch.real, batch.real_labels)
+    logits, classes = _split(game, of_real, batch.real_labels, "real")
+    return {"real_logits": logits, "discriminator_real": game.loss.real(logits)} | classes
 
 
 def fake_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
     """The half of the discriminator's loss on fake samples, and the penalties that are due."""
     fake = _generate(game, generator, batch)
-    logits = _run(game, discriminator, fake, batch.fake_labels)
-    terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)}
+    of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
+    logits, classes = _split(game, of_fake, batch.fake_labels, "fake")
+    terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)} | classes
     return terms | _penalties(game, discriminator, batch, fake)
 
 
@@ -152,8 +158,9 @@ def generator_terms(game: Game, generator: Network, discriminator: Network, batc
         with torch.no_grad():
             real_logits = _run(game, discriminator, batch.real, batch.real_labels)
     fake = _run(game, generator, batch.z, batch.fake_labels)
-    fake_logits = _run(game, discriminator, fake, batch.fake_labels)
-    return {"generator": game.loss.generator_term(fake_logits, real_logits)}
+    of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
+    fake_logits, classes = _split(game, of_fake, batch.fake_labels, "generator")
+    return {"generator": game.loss.generator_term(fake_logits, real_logits)} | classes
 
 
 def _generate(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
@@ -161,11 +168,24 @@ def _generate(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
         return _run(game, generator, batch.z, batch.fake_labels)
 
 
-def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
+def _discriminate(game: Game, discriminator: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    """The logits (B,), or of a discriminator that tells the classes (B, 1 + K): the logit and those of the classes."""
+    return _run(game, discriminator, inputs, labels, **({} if game.auxiliary_weight is None else {"classes": True}))
+
+
+def _split(game: Game, outputs: Tensor, labels: Tensor | None, of: str) -> tuple[Tensor, Terms]:
+    """The logits (B,), and where classes are told −log P(label) for each sample: AC-GAN (Odena et al. 2017)."""
+    if game.auxiliary_weight is None:
+        return outputs, {}
+    assert labels is not None
+    return outputs[:, 0], {f"auxiliary_{of}": F.cross_entropy(outputs[:, 1:], labels, reduction="none")}
+
+
+def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None, **keywords: bool) -> Tensor:
     if game.precision == torch.float32:
-        return apply(network, inputs, labels)
+        return apply(network, inputs, labels, **keywords)
     with torch.autocast(inputs.device.type, game.precision):
-        return apply(network, inputs, labels).float()
+        return apply(network, inputs, labels, **keywords).float()
 
 
 def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, fake: Tensor) -> Terms:
@@ -192,7 +212,7 @@ def gradients_of(game: Game, network: NetworkState, terms: Terms) -> Gradients:
 
 
 def reduce(game: Game, terms: Terms) -> tuple[Tensor, Terms]:
-    """The loss, a scalar, and what it is the sum of: the mean of each term, and of each penalty times its weight.
+    """The loss, a scalar, and what it is the sum of: the mean of each term, of class losses and penalties weighted.
 
     A penalty that is applied at every `interval`-th update counts `interval` times, which makes it as strong as if it
     were applied at each (StyleGAN2, appendix B).
@@ -202,6 +222,11 @@ def reduce(game: Game, terms: Terms) -> tuple[Tensor, Terms]:
     loss, *others = means.values()
     for other in others:
         loss = loss + other
+    if game.auxiliary_weight is not None:
+        for name in ("auxiliary_real", "auxiliary_fake", "auxiliary_generator"):
+            if name in terms:
+                means[name] = game.auxiliary_weight * terms[name].mean()
+                loss = loss + means[name]
     for name, regularizer in game.regularizers.items():
         if name in terms:
             means[name] = regularizer.weight * terms[name].mean()

@@ -102,7 +102,7 @@ def test_every_recipe_trains_three_steps(name, faces, tmp_path, monkeypatch):
     config = composed(*words)
     words += [f"metric.{metric}.samples=100" for metric in config["metric"]]
     dataset = config["dataset"]["_target_"].rpartition(".")[2]
-    roots = {"MNIST": DIGITS, "StackedMNIST": DIGITS, "CelebA": faces}
+    roots = {"MNIST": DIGITS, "StackedMNIST": DIGITS, "CelebA": faces, "Images": faces}
     words += [f"dataset.root={roots[dataset]}"] if dataset in roots else []
     if name == "celeba_mlp":  # 47 million weights would make this a test of the disk
         words += ["architecture.generator.hidden=[3]", "architecture.discriminator.hidden=[3]"]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,37 @@ def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
     compare(words, "aot_eager")
 
 
+# Networks and layers that no variant above has, under a penalty.
+SMALL_IMAGES = ("dataset=images", "dataset.size=16", "dataset.channels=1", "trainer.batch_size=8", "device=cpu")
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "attention": (
+        *("architecture=resnet", "architecture.generator.channels=4", "architecture.discriminator.channels=4"),
+        *("architecture.generator.attention=8", "architecture.discriminator.attention=8"),
+        *("architecture.discriminator.minibatch_stddev=4", "loss=hinge", "regularizer=r1"),
+    ),
+    "r3gan": (
+        *("architecture=r3gan", "architecture.generator.widths=[8,8,4]", "architecture.discriminator.widths=[8,8,4]"),
+        *("architecture.generator.group_width=4", "architecture.discriminator.group_width=4"),
+        *("architecture.conditional=true", "loss=relativistic", "regularizer=[r1,r2]"),
+    ),
+    "auxiliary": (
+        *("architecture=mlp_tanh", "architecture.generator.hidden=[16]", "architecture.discriminator.hidden=[16]"),
+        *("architecture.conditional=true", "architecture.discriminator.conditioning=auxiliary", "regularizer=r1"),
+        *("architecture.generator.normalization=batch", "architecture.generator.conditioning=batch_norm"),
+    ),
+}
+
+
+def words_for(networks: str, tmp_path: Path) -> list[str]:
+    root = write_images(tmp_path / "images", side=16)
+    return [*SMALL_IMAGES, f"dataset.root={root}", *NETWORKS[networks]]
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_other_networks_are_the_same_as_one_graph(networks, tmp_path):
+    compare(words_for(networks, tmp_path), "aot_eager")
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.parametrize("variant", ["pattern_fixed", "mnist_cnn"])
 def test_so_does_what_inductor_makes_of_it(variant, tmp_path):
@@ -132,12 +164,25 @@ def _stack(updates: Sequence[UpdateBatch]) -> UpdateBatch:
 
 @pytest.mark.parametrize("options", [(), ("trainer.gradient_clip=0.05", "optimizer=rmsprop", "trainer.ema_decay=null")])
 def test_three_stacked_runs_are_three_runs(options):
-    words = (
+    compare_stacked(
         *("dataset=ring", "architecture.latent.distribution=normal", "architecture.latent.dim=4", "device=cpu"),
         *("architecture.generator.hidden=[16]", "architecture.generator.normalization=batch"),
         *("architecture.discriminator.hidden=[16]", "regularizer=r1", "regularizer.r1.interval=2"),
         *("trainer.discriminator_steps=2", "trainer.ema_decay=0.9", "trainer.batch_size=8", *options),
     )
+
+
+def test_so_are_stacked_residual_networks_under_spectral_norm(tmp_path):
+    words = words_of("resnet", write_images(tmp_path / "images", side=16), STEPS, 1)
+    compare_stacked(*words, "regularizer=r1", "device=cpu")
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_so_are_other_networks(networks, tmp_path):
+    compare_stacked(*words_for(networks, tmp_path))
+
+
+def compare_stacked(*words: str) -> None:
     runs = [Run(*words, seed=seed) for seed in range(3)]
     state, together = stack([run.state for run in runs]), []
     for number in range(1, STEPS + 1):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gan_runner.runs.directory import read_run
 from tests.compare_checkouts import LOSSES, VARIANTS, losses_of, words_of
 from tests.training import rows, write_images
 
@@ -49,6 +50,10 @@ def test_a_run_of_an_earlier_version_goes_on_by_its_own_command(old_run, typed):
     ended = typed(f"hydra.run.dir={old_run}", *words, "trainer.steps=25")
     assert ended.status == 0, ended.err
     assert rows(old_run)[-1]["step"] == 25
+
+
+def test_the_keys_of_later_versions_are_added_at_every_depth(old_run):
+    assert read_run(old_run, [], "run")["trainer"]["auxiliary_weight"] == 1.0
 
 
 def test_a_run_of_an_earlier_version_is_sampled(old_run, typed, tmp_path):

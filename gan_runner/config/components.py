@@ -142,7 +142,18 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     for broken, sentence in rules:
         if broken:
             raise UserError(sentence)
+    if not config.architecture.conditional:
+        refuse_conditioning(components)
     return Experiment(dict(plain), config, components)
+
+
+def refuse_conditioning(components: Mapping[str, Component]) -> None:
+    """UserError where a way of conditioning is chosen for networks that get no labels."""
+    for key in ("architecture.generator", "architecture.discriminator"):
+        if (chosen := components[key].values.get("conditioning")) is not None:
+            raise UserError(
+                f"{key}.conditioning={chosen}: the networks are unconditional; use architecture.conditional=true"
+            )
 
 
 def _component_nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:

@@ -4,7 +4,17 @@ import json
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveFloat, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+)
 from pydantic import ValidationError as PydanticError
 
 from gan_runner.errors import UserError, did_you_mean
@@ -58,6 +68,7 @@ class Trainer(Section):
     generator_start: NonNegativeInt
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     gradient_clip: PositiveFloat | None
+    auxiliary_weight: NonNegativeFloat = 1.0  # runs of earlier versions lack this key
     precision: Literal["fp32", "bf16"]
     compile: bool
     log_every: PositiveInt

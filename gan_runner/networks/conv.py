@@ -1,24 +1,36 @@
 """Convolutional networks, specified layer by layer.
 
-Conditioning concatenates the one-hot label to the noise, and, as constant maps, to the channels of the image.
+Unless told otherwise, conditioning concatenates the one-hot label to the noise, and, as constant maps, to the channels
+of the image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, with_config
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import (
+    DiscriminatorConditioning,
+    GeneratorConditioning,
+    Layers,
+    concatenate_labels,
+    logits_of,
+    refuse_nothing_to_condition,
+    split_labels,
+)
 from gan_runner.networks.layers import (
     Activation,
     DropoutRate,
     GeneratorOutput,
+    GroupSize,
     LayerStyle,
     Normalization,
     NormalizationPlace,
     ValueRange,
-    concatenate_labels,
     image_shape,
+    minibatch_spread,
 )
 
 
@@ -51,6 +63,14 @@ class FirstMap:
     normalized: bool
 
 
+def size_made(seed: FirstMap, windows: Sequence[Window]) -> list[int]:
+    """Height and width of what transposed convolutions make of the seed."""
+    size = [seed.height, seed.width]
+    for window in windows:
+        size = [(s - 1) * window.stride - 2 * window.padding + window.kernel for s in size]
+    return size
+
+
 class ConvGenerator(nn.Module):
     """A linear layer to the seed, then the transposed convolutions `layers` and `last_layer`, then `output`.
 
@@ -73,23 +93,22 @@ class ConvGenerator(nn.Module):
         normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[GeneratorOutput],
+        conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.concatenated, in_norms = split_labels(conditioning, num_classes)
         image_channels, *image_size = image_shape(shape)
-        size = [seed.height, seed.width]
-        for window in [*layers, last_layer]:
-            size = [(s - 1) * window.stride - 2 * window.padding + window.kernel for s in size]
+        size = size_made(seed, [*layers, last_layer])
         if size != image_size:
             raise UserError(
                 f"architecture.generator: its seed and layers make images of {size[0]}×{size[1]}, "
                 f"but the dataset's are {image_size[0]}×{image_size[1]}"
             )
 
-        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, True, in_norms)
         channels = seed.channels
         modules = [
-            style.normalize_weights(nn.Linear(latent_dim + num_classes, channels * seed.height * seed.width)),
+            style.normalize_weights(nn.Linear(latent_dim + self.concatenated, channels * seed.height * seed.width)),
             nn.Unflatten(1, (channels, seed.height, seed.width)),
             *style.after_hidden(channels, seed.normalized),
         ]
@@ -98,13 +117,14 @@ class ConvGenerator(nn.Module):
             channels = layer.channels
             modules += [style.normalize_weights(convolution), *style.after_hidden(channels, layer.normalized)]
         last = nn.ConvTranspose2d(channels, image_channels, last_layer.kernel, last_layer.stride, last_layer.padding)
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             *modules, style.normalize_weights(last), *style.after_last(output, image_channels, value_range)
         )
+        refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, C, H, W)."""
-        return self.layers(concatenate_labels(z, labels, self.num_classes))
+        return self.layers(concatenate_labels(z, labels, self.concatenated), labels)
 
 
 class ConvDiscriminator(nn.Module):
@@ -124,12 +144,14 @@ class ConvDiscriminator(nn.Module):
         normalization: Normalization,
         normalize: NormalizationPlace,
         dropout: DropoutRate,
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack this key and the next
+        minibatch_stddev: GroupSize | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.concatenated = num_classes if conditioning in (None, "concatenation") else 0
         image_channels, *size = image_shape(shape)
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=True)
-        channels = image_channels + num_classes
+        channels = image_channels + self.concatenated
         modules: list[nn.Module] = []
         for i, layer in enumerate(layers):
             convolution = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding)
@@ -141,10 +163,11 @@ class ConvDiscriminator(nn.Module):
                     f"architecture.discriminator.layers.{i}: its kernel of {layer.kernel} is larger than what is left "
                     f"there of the dataset's images of {shape[1]}×{shape[2]}"
                 )
-        self.layers = nn.Sequential(
-            *modules, nn.Flatten(), style.normalize_weights(nn.Linear(channels * size[0] * size[1], 1))
-        )
+        spread, maps = minibatch_spread(minibatch_stddev)
+        last = style.last_of_discriminator((channels + maps) * size[0] * size[1], conditioning, num_classes)
+        self.layers = Layers(*modules, *spread, nn.Flatten(), last)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B,) -> logits (B,)."""
-        return self.layers(concatenate_labels(x, labels, self.num_classes)).squeeze(1)
+    def forward(self, x: Tensor, labels: Tensor | None = None, classes: bool = False) -> Tensor:
+        """(B, C, H, W), (B,) -> logits (B,); with `classes` (B, 1 + K), those of the classes after them."""
+        outputs = self.layers(concatenate_labels(x, labels, self.concatenated), labels)
+        return logits_of(outputs, classes)

@@ -8,8 +8,9 @@ from pydantic import PositiveInt
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gan_runner.networks.conditioning import DiscriminatorConditioning, GeneratorConditioning
 from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator, Convolution, FirstMap, Window
-from gan_runner.networks.layers import Normalization, ValueRange, pyramid
+from gan_runner.networks.layers import GroupSize, Normalization, ValueRange, pyramid
 
 
 def convolution(channels: int, normalized: bool) -> Convolution:
@@ -29,6 +30,7 @@ class DCGANGenerator(ConvGenerator):
         *,
         channels: PositiveInt,
         normalization: Normalization,
+        conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         height, width, (*widths, seed_width) = pyramid(shape, channels)
         super().__init__(
@@ -45,6 +47,7 @@ class DCGANGenerator(ConvGenerator):
             normalize="before_activation",
             dropout=0.0,
             output=["auto"],
+            conditioning=conditioning,
         )
         initialize(self)
 
@@ -53,7 +56,14 @@ class DCGANDiscriminator(ConvDiscriminator):
     """Leaky ReLU throughout, normalization everywhere but after the first layer."""
 
     def __init__(
-        self, shape: tuple[int, ...], num_classes: int, *, channels: PositiveInt, normalization: Normalization
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        channels: PositiveInt,
+        normalization: Normalization,
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack this key and the next
+        minibatch_stddev: GroupSize | None = None,
     ) -> None:
         widths = pyramid(shape, channels).channels
         super().__init__(
@@ -65,6 +75,8 @@ class DCGANDiscriminator(ConvDiscriminator):
             normalization=normalization,
             normalize="before_activation",
             dropout=0.0,
+            conditioning=conditioning,
+            minibatch_stddev=minibatch_stddev,
         )
         initialize(self)
 

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import ClassBatchNorm, DiscriminatorConditioning, Projection
+from gan_runner.networks.spectral import spectral_norm
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh"]
 Normalization = Literal["none", "batch", "layer", "spectral"]
 NormalizationPlace = Literal["before_activation", "after_activation"]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+GroupSize = Annotated[int, Field(ge=2)]
 
 # What may follow the last linear layer or convolution. `auto` is the activation with the data's value range.
 DiscriminatorOutput = Literal[Activation, "batch", "layer", "dropout"]
@@ -29,7 +30,8 @@ class LayerStyle:
 
     `spectral` normalizes the weights of all linear layers and convolutions (Miyato et al. 2018); `batch` and `layer`
     normalize the features after the hidden ones. `spatial` features are maps: layer norm is then over channels and
-    positions together, with a gain and a bias for each channel.
+    positions together, with a gain and a bias for each channel. With `num_classes`, batch norm has gains and biases for
+    each class.
     """
 
     activation: Activation
@@ -38,6 +40,7 @@ class LayerStyle:
     normalize: NormalizationPlace
     dropout: float
     spatial: bool
+    num_classes: int = 0
 
     def normalize_weights(self, module: nn.Module) -> nn.Module:
         """`module`, a linear layer or convolution, under spectral norm if that is the style."""
@@ -67,11 +70,27 @@ class LayerStyle:
             "silu": nn.SiLU,
             "sigmoid": nn.Sigmoid,
             "tanh": nn.Tanh,
-            "batch": lambda: nn.BatchNorm2d(features) if self.spatial else nn.BatchNorm1d(features),
+            "batch": lambda: self.batch_norm(features),
             "layer": lambda: nn.GroupNorm(1, features) if self.spatial else nn.LayerNorm(features),
             "dropout": lambda: nn.Dropout(self.dropout),
         }
         return build[name]()
+
+    def batch_norm(self, features: int) -> nn.Module:
+        """Batch norm of so many features."""
+        if self.num_classes:
+            return ClassBatchNorm(features, self.num_classes, self.spatial)
+        return nn.BatchNorm2d(features) if self.spatial else nn.BatchNorm1d(features)
+
+    def last_of_discriminator(
+        self, features: int, conditioning: DiscriminatorConditioning | None, num_classes: int
+    ) -> nn.Module:
+        """The layer that makes the logit of so many features; if `auxiliary`, those of the classes beside it."""
+        auxiliary = num_classes if conditioning == "auxiliary" else 0
+        linear = self.normalize_weights(nn.Linear(features, 1 + auxiliary))
+        if conditioning != "projection" or not num_classes:
+            return linear
+        return Projection(linear, self.normalize_weights(nn.Embedding(num_classes, features)))
 
 
 class ScaledSigmoid(nn.Module):
@@ -95,14 +114,32 @@ def output_activation(value_range: ValueRange) -> nn.Module:
     return nn.Tanh() if (low, high) == (-1, 1) else ScaledSigmoid(low, high)
 
 
-def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
-    """Adds one-hot labels to x as features: (B, C, ...) -> (B, C + num_classes, ...) (Mirza & Osindero 2014)."""
-    if num_classes == 0:
-        return x
-    assert labels is not None, "a conditional network needs labels"
-    one_hot = F.one_hot(labels, num_classes).to(x.dtype)  # (B, K)
-    maps = one_hot.reshape(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, maps], dim=1)
+class MinibatchStddev(nn.Module):
+    """Adds one map that says how much the samples of a group differ, so that too little variety is seen.
+
+    It holds, for each group of consecutive samples, their standard deviation at each channel and position, averaged
+    over all of these. Sources: Karras et al. 2018 (arXiv:1710.10196, section 3); in groups, StyleGAN2's code. What is
+    left over at the end of a batch is a smaller group.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C + 1, H, W)."""
+        rest = len(x) % self.group
+        if 0 < rest < len(x):
+            return torch.cat([self(x[:-rest]), self(x[-rest:])])
+        groups = x.unflatten(0, (-1, min(self.group, len(x))))  # (N, G, C, H, W)
+        deviation = (groups.var(dim=1, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (N,)
+        maps = deviation[:, None, None, None, None].expand(-1, groups.shape[1], 1, *x.shape[2:])
+        return torch.cat([x, maps.flatten(0, 1)], dim=1)
+
+
+def minibatch_spread(group: int | None) -> tuple[list[nn.Module], int]:
+    """The layer that adds what the samples of a group differ by, and how many maps it adds; none without a group."""
+    return ([], 0) if group is None else ([MinibatchStddev(group)], 1)
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons. Conditioning concatenates the one-hot label to the (flattened) input."""
+"""Multilayer perceptrons. Unless told otherwise, they concatenate the one-hot label to the (flattened) input."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,6 +9,15 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import (
+    DiscriminatorConditioning,
+    GeneratorConditioning,
+    Layers,
+    concatenate_labels,
+    logits_of,
+    refuse_nothing_to_condition,
+    split_labels,
+)
 from gan_runner.networks.layers import (
     Activation,
     DiscriminatorOutput,
@@ -18,17 +27,14 @@ from gan_runner.networks.layers import (
     Normalization,
     NormalizationPlace,
     ValueRange,
-    concatenate_labels,
 )
 
 
-def linear_layers(sizes: list[int], style: LayerStyle) -> Iterator[nn.Module]:
-    """Linear layers from each size to the next; all but the last are hidden."""
-    *hidden, last = pairwise(sizes)
-    for n_in, n_out in hidden:
+def hidden_layers(sizes: list[int], style: LayerStyle) -> Iterator[nn.Module]:
+    """Linear layers from each size to the next, and what follows each of them."""
+    for n_in, n_out in pairwise(sizes):
         yield style.normalize_weights(nn.Linear(n_in, n_out))
         yield from style.after_hidden(n_out)
-    yield style.normalize_weights(nn.Linear(*last))
 
 
 class MLPGenerator(nn.Module):
@@ -48,18 +54,23 @@ class MLPGenerator(nn.Module):
         normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[GeneratorOutput],
+        conditioning: GeneratorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        self.shape, self.num_classes = tuple(shape), num_classes
-        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)
-        self.layers = nn.Sequential(
-            *linear_layers([latent_dim + num_classes, *hidden, prod(shape)], style),
+        self.shape = tuple(shape)
+        self.concatenated, in_norms = split_labels(conditioning, num_classes)
+        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, False, in_norms)
+        sizes = [latent_dim + self.concatenated, *hidden]
+        self.layers = Layers(
+            *hidden_layers(sizes, style),
+            style.normalize_weights(nn.Linear(sizes[-1], prod(shape))),
             *style.after_last(output, prod(shape), value_range),
         )
+        refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, latent_dim), (B,) -> (B, *shape)."""
-        return self.layers(concatenate_labels(z, labels, self.num_classes)).unflatten(1, self.shape)
+        return self.layers(concatenate_labels(z, labels, self.concatenated), labels).unflatten(1, self.shape)
 
 
 class MLPDiscriminator(nn.Module):
@@ -77,17 +88,27 @@ class MLPDiscriminator(nn.Module):
         normalize: NormalizationPlace,
         dropout: DropoutRate,
         output: list[DiscriminatorOutput],
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        if output and conditioning in ("projection", "auxiliary"):
+            raise UserError(
+                f"architecture.discriminator.conditioning={conditioning}: is the last layer, and "
+                f"architecture.discriminator.output={output} would come after it; use output=[]"
+            )
+        self.concatenated = num_classes if conditioning in (None, "concatenation") else 0
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)
-        self.layers = nn.Sequential(
-            *linear_layers([prod(shape) + num_classes, *hidden, 1], style), *style.after_last(output, 1)
+        sizes = [prod(shape) + self.concatenated, *hidden]
+        self.layers = Layers(
+            *hidden_layers(sizes, style),
+            style.last_of_discriminator(sizes[-1], conditioning, num_classes),
+            *style.after_last(output, 1),
         )
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, *shape), (B,) -> logits (B,)."""
-        return self.layers(concatenate_labels(x.flatten(1), labels, self.num_classes)).squeeze(1)
+    def forward(self, x: Tensor, labels: Tensor | None = None, classes: bool = False) -> Tensor:
+        """(B, *shape), (B,) -> logits (B,); with `classes` (B, 1 + K), those of the classes after them."""
+        outputs = self.layers(concatenate_labels(x.flatten(1), labels, self.concatenated), labels)
+        return logits_of(outputs, classes)
 
 
 class FourierDiscriminator(MLPDiscriminator):
@@ -107,6 +128,7 @@ class FourierDiscriminator(MLPDiscriminator):
         hidden: list[PositiveInt],
         activation: Activation,
         negative_slope: NonNegativeFloat,
+        conditioning: DiscriminatorConditioning | None = None,  # runs of earlier versions lack this key
     ) -> None:
         super().__init__(
             (prod(shape) + 2 * features,),
@@ -118,15 +140,16 @@ class FourierDiscriminator(MLPDiscriminator):
             normalize="before_activation",
             dropout=0.0,
             output=[],
+            conditioning=conditioning,
         )
         self.frequencies: Tensor
         self.register_buffer("frequencies", scale * torch.randn(features, prod(shape)))
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, *shape), (B,) -> logits (B,)."""
+    def forward(self, x: Tensor, labels: Tensor | None = None, classes: bool = False) -> Tensor:
+        """(B, *shape), (B,) -> logits (B,); with `classes` (B, 1 + K), those of the classes after them."""
         x = x.flatten(1)
         phase = x @ self.frequencies.T  # (B, features)
-        return super().forward(torch.cat([x, phase.cos(), phase.sin()], dim=1), labels)
+        return super().forward(torch.cat([x, phase.cos(), phase.sin()], dim=1), labels, classes)
 
 
 class NoiseGenerator(nn.Module):

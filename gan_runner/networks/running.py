@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
-def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None) -> Any:
+def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None, **keywords: Any) -> Any:
     """The output of a network, a module or a function. An unconditional one need not have a parameter for labels."""
-    return network(inputs) if labels is None else network(inputs, labels)
+    return network(inputs, **keywords) if labels is None else network(inputs, labels, **keywords)
 
 
 @contextmanager

@@ -33,12 +33,12 @@ class Losses(Observer):
         """What is logged, by tag, still on the device."""
         real, fake = computed["real_logits"], computed["fake_logits"]
         penalties = self.state.penalties
-        of_discriminator = {tag: computed[tag] for tag in ("loss/discriminator_real", "loss/discriminator_fake")}
+        tags = [f"loss/{kind}_{of}" for kind in ("discriminator", "auxiliary") for of in ("real", "fake")]
+        of_discriminator = {tag: computed[tag] for tag in tags if tag in computed}
         of_discriminator |= {f"loss/{name}": penalties[name] for name in self.game.regularizers if name in penalties}
         total = torch.stack([term.float() for term in of_discriminator.values()]).sum()
         figures = {"loss/discriminator": total, **of_discriminator}
-        if "loss/generator" in computed:
-            figures["loss/generator"] = computed["loss/generator"]
+        figures |= {tag: computed[tag] for tag in ("loss/generator", "loss/auxiliary_generator") if tag in computed}
         figures |= {"score/real": real.sigmoid().mean(), "score/fake": fake.sigmoid().mean()}
         if self.game.loss.density_ratio:
             # V = E log D(x) + E log(1 - D(G(z))) <= -log 4 + 2 JSD, with equality at the best D (Goodfellow, Theorem 1)

@@ -15,6 +15,7 @@ from gan_runner.errors import UserError
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.machine.ranks import Ranks
+from gan_runner.networks.layers import MinibatchStddev
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.runs.manifest import Manifest
@@ -81,12 +82,13 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
 
 def build_game(experiment: Experiment) -> Game:
     """Loss, penalties and how they are applied."""
-    trainer = experiment.config.trainer
+    trainer, discriminator = experiment.config.trainer, experiment.components["architecture.discriminator"]
     return Game(
         loss=experiment.build("loss"),
         regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
+        auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
         precision=PRECISIONS[trainer.precision],
         gradient_clip=trainer.gradient_clip,
     )
@@ -95,6 +97,7 @@ def build_game(experiment: Experiment) -> Game:
 def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
     """This process's batches."""
     config, trainer = experiment.config, experiment.config.trainer
+    refuse_split_groups(state.discriminator.module, trainer.batch_size, ranks)
     return Batches(
         dataset=dataset,
         latent=config.architecture.latent,
@@ -109,6 +112,18 @@ def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: S
         generator_start=trainer.generator_start if state.generator.is_trained else math.inf,
         seed_networks=lambda step: ranks.seed(derive(config.seed, "network", step, ranks.rank)),
     )
+
+
+def refuse_split_groups(discriminator: nn.Module, batch_size: int, ranks: Ranks) -> None:
+    """Groups of samples that the discriminator compares must not depend on how many processes share a batch."""
+    parts = ranks.size * len(ranks.devices)
+    for group in (module.group for module in discriminator.modules() if isinstance(module, MinibatchStddev)):
+        if batch_size % (parts * group):
+            shared = f" on {parts} devices" if parts > 1 else ""
+            raise UserError(
+                f"architecture.discriminator.minibatch_stddev={group}: trainer.batch_size={batch_size} cannot be "
+                f"divided into groups of so many{shared}; use a multiple of {parts * group}"
+            )
 
 
 def build_schedule(experiment: Experiment, state: State) -> Schedule:

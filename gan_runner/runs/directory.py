@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from gan_runner.config.schema import Config, validate
+from gan_runner.config.schema import Config, Section, validate
 from gan_runner.config.trust import refuse_foreign_targets
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
@@ -128,10 +128,17 @@ def read_run(path: Path, trust: Sequence[str] | None, key: str) -> dict[str, Any
         validate(Config, plain)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    for name, field in Config.model_fields.items():  # keys that a run of an earlier version lacks
+    _add_newer_keys(Config, plain)
+    return plain
+
+
+def _add_newer_keys(section: type[Section], plain: dict[str, Any]) -> None:
+    """Adds the keys that a run of an earlier version lacks."""
+    for name, field in section.model_fields.items():
         if not field.is_required():
             plain.setdefault(name, field.get_default(call_default_factory=True))
-    return plain
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            _add_newer_keys(field.annotation, plain[name])
 
 
 def _harmful_kind(file: Path) -> str:

@@ -116,6 +116,26 @@ def test_the_number_of_processes_changes_nothing(tmp_path, shared, alone, proces
     assert json.loads((run / "manifest.json").read_text())["machine"]["processes"] == processes
 
 
+def test_nor_what_the_discriminator_is_shown_of_a_group_nor_its_class_losses(tmp_path):
+    words = ["dataset=images", f"dataset.root={write_images(tmp_path / 'images', side=16)}", "dataset.size=16"]
+    words += ["dataset.channels=1", "architecture=dcgan", "architecture.generator.normalization=layer"]
+    words += ["architecture.generator.channels=4", "architecture.discriminator.channels=4", "regularizer=r1"]
+    words += ["architecture.discriminator.normalization=none", "trainer.log_every=1", "trainer.steps=10"]
+    words += ["doctor=none", "metric=[]", "architecture.conditional=true"]
+    words += ["architecture.discriminator.conditioning=auxiliary"]
+    four = [*words, "trainer.batch_size=24", "architecture.discriminator.minibatch_stddev=4"]
+    one, three = tmp_path / "one", tmp_path / "three"
+    assert train(one, *four, "device=cpu") == Status.COMPLETED
+    assert train_together(3, three, *four) == [Status.COMPLETED] * 3
+    for expected, found in zip(losses(one), losses(three), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert "loss/auxiliary_real" in found
+
+    nine = [*words, "trainer.batch_size=18", "architecture.discriminator.minibatch_stddev=9"]
+    assert train_together(3, tmp_path / "split", *nine) == [Status.REFUSED] * 3
+    assert not (tmp_path / "split").exists()
+
+
 def test_a_long_evaluation_does_not_count_as_a_long_step(tmp_path, shared, alone, monkeypatch):
     measure, pauses = NearestNeighbours.measure, [6]
 

@@ -29,17 +29,19 @@ def networks(
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose(f"architecture/{name}").architecture)
     latent_dim = node["latent"]["dim"]
+    facts = {"latent_dim": latent_dim, "shape": shape, "num_classes": num_classes, "value_range": value_range}
     return Networks(
-        build({**node["generator"], **(generator or {})}, latent_dim, shape, num_classes, value_range),
-        build({**node["discriminator"], **(discriminator or {})}, shape, num_classes),
+        build({**node["generator"], **(generator or {})}, **facts),
+        build({**node["discriminator"], **(discriminator or {})}, **facts),
         latent_dim,
     )
 
 
-def build(node: dict[str, Any], *facts: object) -> Any:
+def build(node: dict[str, Any], **facts: object) -> Any:
     cls: Any = get_class(node.pop("_target_"))
     hints = get_type_hints(cls.__init__, include_extras=True)
-    return cls(*facts, **{name: TypeAdapter(hints[name]).validate_python(value) for name, value in node.items()})
+    keys = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in node.items()}
+    return cls(**keys, **{name: fact for name, fact in facts.items() if name in hints})
 
 
 def parameters(network: nn.Module) -> int:

@@ -103,6 +103,9 @@ def small(name, num_classes=0):
     if name in ("dcgan", "resnet"):
         shape, narrow = (1, 16, 16), {"channels": 8}
         return shape, networks(name, shape, num_classes, generator=narrow, discriminator=narrow)
+    if name == "r3gan":
+        shape, few = (1, 16, 16), {"widths": [8, 8, 4], "group_width": 4}
+        return shape, networks(name, shape, num_classes, generator=few, discriminator=few)
     if name == "cnn_celeba":
         shape, layer = (3, 128, 128), {"channels": 2, "kernel": 8, "stride": 2, "padding": 0, "normalized": True}
         return shape, networks(

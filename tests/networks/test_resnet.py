@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gan_runner.errors import UserError
 from gan_runner.networks import ResNetDiscriminator, ResNetGenerator
+from gan_runner.networks.resnet import SelfAttention
 from tests.networks.conftest import parameters
 
 
@@ -71,3 +73,47 @@ def test_spectral_normalization_covers_every_weight_of_the_discriminator():
     weighted = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]
     assert len(weighted) == 3 + 3 + 2 + 2
     assert all(is_parametrized(module) for module in weighted)
+
+
+def test_attention_by_hand():
+    torch.manual_seed(0)
+    attention = SelfAttention(16)
+    x = torch.randn(2, 16, 4, 6)
+    assert torch.equal(attention(x), x)  # at first
+
+    def project(layer: Any, maps: np.ndarray) -> np.ndarray:
+        return np.einsum("oi,ihw->ohw", layer.weight.detach().numpy()[:, :, 0, 0], maps)
+
+    def pooled(maps: np.ndarray) -> np.ndarray:
+        return maps.reshape(len(maps), 2, 2, 3, 2).max(axis=(2, 4)).reshape(len(maps), 6)
+
+    nn.init.constant_(attention.gamma, 0.5)
+    for sample, found in zip(x.numpy(), attention(x).detach().numpy(), strict=True):
+        query = project(attention.query, sample).reshape(2, 24)
+        key, value = (pooled(project(layer, sample)) for layer in (attention.key, attention.value))
+        assert (key.shape, value.shape) == ((2, 6), (8, 6))
+        weights = np.exp(query.T @ key)
+        weights /= weights.sum(axis=1, keepdims=True)
+        expected = sample + 0.5 * project(attention.last, (value @ weights.T).reshape(8, 4, 6))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_follows_the_block_that_makes_maps_of_this_height():
+    generator: Any = ResNetGenerator(3, (1, 32, 32), 0, (0.0, 1.0), channels=8, attention=16)
+    discriminator: Any = ResNetDiscriminator((1, 32, 32), 2, channels=8, spectral_norm=True, attention=8)
+    heights = []
+    for module in (*generator.modules(), *discriminator.modules()):
+        if isinstance(module, SelfAttention):
+            module.register_forward_hook(lambda module, inputs, output: heights.append(inputs[0].shape[2]))
+    discriminator(generator(torch.randn(2, 3)), torch.tensor([0, 1]))
+    assert heights == [16, 8]
+    assert all(is_parametrized(layer) for layer in discriminator.modules() if isinstance(layer, nn.Conv2d))
+    assert not any(is_parametrized(layer) for layer in generator.modules())
+
+
+def test_attention_at_a_height_that_no_block_makes_is_refused():
+    message = "attention=12: no block makes maps of that height; allowed: "
+    with pytest.raises(UserError, match=f"architecture.generator.{message}8, 16, 32$"):
+        ResNetGenerator(3, (1, 32, 32), 0, (0.0, 1.0), channels=8, attention=12)
+    with pytest.raises(UserError, match=f"architecture.discriminator.{message}16, 8, 4$"):
+        ResNetDiscriminator((1, 32, 32), 0, channels=8, spectral_norm=True, attention=12)
