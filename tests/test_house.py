@@ -11,7 +11,18 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "gan_runner"
 FLOORS = (  # from the ground up
     {"__init__", "errors", "heartbeat", "names", "paths", "randomness", "status"},
-    {"console", "tables", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
+    {
+        "console",
+        "tables",
+        "tensor_files",
+        "losses",
+        "regularizers",
+        "augmentation",
+        "networks",
+        "datasets",
+        "optimizers",
+        "pictures",
+    },
     {"metrics", "state"},
     {"config", "step"},
     {"batches", "functional"},
@@ -29,6 +40,7 @@ LEAVES: dict[str, set[str]] = {
     "networks": {"gan_runner.networks", "gan_runner.errors"},
     "losses": set(),
     "regularizers": set(),
+    "augmentation": {"gan_runner.errors"},
 }
 NOT_FOR_LEAVES = ("hydra", "omegaconf", "torch.optim", "torch.utils.tensorboard", "torch.distributed", "logging")
 WITHOUT_TORCH = (

@@ -30,8 +30,8 @@ class Run:
     def __init__(self, *words: str, seed: int = 0) -> None:
         experiment = check(composition.plain(composition.compose([*words, f"seed={seed}"], "train")))
         dataset, ranks = experiment.build("dataset"), Ranks()
-        self.game = build_game(experiment)
-        self.state = build_state(experiment, DataFacts.of(dataset), ranks.device)
+        facts = DataFacts.of(dataset)
+        self.game, self.state = build_game(experiment, facts), build_state(experiment, facts, ranks.device)
         for network in (self.state.generator, self.state.discriminator):
             network.module.double()
             network.buffers = dict(network.module.named_buffers())

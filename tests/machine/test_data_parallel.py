@@ -99,7 +99,7 @@ def device(request) -> torch.device:
 
 def game_and_state(device: torch.device, *overrides: str) -> tuple[Game, State]:
     experiment = check(composition.plain(composition.compose([*OVERRIDES, *overrides], "train")))
-    return build_game(experiment), build_state(experiment, FACTS, device)
+    return build_game(experiment, FACTS), build_state(experiment, FACTS, device)
 
 
 def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) -> UpdateBatch:
