@@ -100,6 +100,7 @@ def compare(words: list[str], backend: str) -> None:
         for mine, weight in zip(compiled.state.average.parameters, eager.state.average.parameters, strict=True):
             torch.testing.assert_close(mine, weight, rtol=1e-7, atol=1e-8)
     assert compiled.state.penalties.keys() == eager.state.penalties.keys()
+    assert compiled.state.adaptive == eager.state.adaptive
 
 
 @pytest.mark.parametrize("variant", ONE_PROCESS)
@@ -107,6 +108,24 @@ def test_one_graph_computes_what_eager_steps_do(variant, tmp_path):
     words = [*words_of(variant, write_images(tmp_path / "images", side=16), STEPS, 1), "device=cpu"]
     words += ["trainer.discriminator_steps=2"] if variant == "theory_1d" else []  # tracing five updates takes long
     compare(words, "aot_eager")
+
+
+AUGMENTED = {
+    "diffaugment": ("augmentation=diffaugment", "loss=relativistic"),  # whose real samples the generator's update sees
+    "ada": ("augmentation=ada", "augmentation.interval=3", "augmentation.images=240", "augmentation.target=0.0"),
+    "instance_noise": ("augmentation=instance_noise", "trainer.discriminator_update=separate"),
+}
+FEW_PIXELS = (
+    *("dataset=images", "dataset.size=8", "architecture=mlp_layernorm", "architecture.latent.dim=4", "device=cpu"),
+    *("architecture.generator.hidden=[16]", "architecture.discriminator.hidden=[16]", "trainer.batch_size=8"),
+    *("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=2", "trainer.discriminator_steps=2"),
+)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTED)
+def test_so_does_the_graph_of_an_augmented_step(augmentation, tmp_path):
+    root = f"dataset.root={write_images(tmp_path / 'images')}"
+    compare([*FEW_PIXELS, root, *AUGMENTED[augmentation]], "aot_eager")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
@@ -132,12 +151,21 @@ def _stack(updates: Sequence[UpdateBatch]) -> UpdateBatch:
 
 @pytest.mark.parametrize("options", [(), ("trainer.gradient_clip=0.05", "optimizer=rmsprop", "trainer.ema_decay=null")])
 def test_three_stacked_runs_are_three_runs(options):
-    words = (
+    compare_stacked(
         *("dataset=ring", "architecture.latent.distribution=normal", "architecture.latent.dim=4", "device=cpu"),
         *("architecture.generator.hidden=[16]", "architecture.generator.normalization=batch"),
         *("architecture.discriminator.hidden=[16]", "regularizer=r1", "regularizer.r1.interval=2"),
         *("trainer.discriminator_steps=2", "trainer.ema_decay=0.9", "trainer.batch_size=8", *options),
     )
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTED)
+def test_so_are_stacked_runs_that_are_augmented(augmentation, tmp_path):
+    root = f"dataset.root={write_images(tmp_path / 'images')}"
+    compare_stacked(*FEW_PIXELS, root, *AUGMENTED[augmentation])
+
+
+def compare_stacked(*words: str) -> None:
     runs = [Run(*words, seed=seed) for seed in range(3)]
     state, together = stack([run.state for run in runs]), []
     for number in range(1, STEPS + 1):
@@ -156,6 +184,8 @@ def test_three_stacked_runs_are_three_runs(options):
                 torch.testing.assert_close(weight[member], expected.detach(), rtol=1e-6, atol=1e-6)
             for key, buffer in network.buffers.items():
                 torch.testing.assert_close(state[name].buffers[key][member], buffer, rtol=1e-6, atol=1e-6)
+        for key, number in run.state.adaptive.items():
+            torch.testing.assert_close(state.adaptive[key][member], number, rtol=1e-6, atol=1e-6)
         if run.state.average is not None:
             assert state.average is not None
             for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):
