@@ -184,8 +184,8 @@ def compare_stacked(*words: str) -> None:
                 torch.testing.assert_close(weight[member], expected.detach(), rtol=1e-6, atol=1e-6)
             for key, buffer in network.buffers.items():
                 torch.testing.assert_close(state[name].buffers[key][member], buffer, rtol=1e-6, atol=1e-6)
-        for key, number in run.state.adaptive.items():
-            torch.testing.assert_close(state.adaptive[key][member], number, rtol=1e-6, atol=1e-6)
+        for key, adapted in run.state.adaptive.items():
+            torch.testing.assert_close(state.adaptive[key][member], adapted, rtol=1e-6, atol=1e-6)
         if run.state.average is not None:
             assert state.average is not None
             for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):

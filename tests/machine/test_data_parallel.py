@@ -110,9 +110,9 @@ def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) ->
     labels = torch.arange(BATCH, device=device) % FACTS.num_classes if conditional else None
     uniform = torch.linspace(0, 0.9, BATCH, device=device) if due else None
     fake_labels = None if labels is None else labels.flip(0)
-    drawn = torch.rand(2, BATCH, 7, generator=noise).to(device)
-    strength = torch.ones(BATCH, device=device)
-    return UpdateBatch(real.to(device), z.to(device), labels, fake_labels, uniform, due, *drawn, strength)
+    update = UpdateBatch(real.to(device), z.to(device), labels, fake_labels, uniform, due)
+    real_drawn, fake_drawn = torch.rand(2, BATCH, 7, generator=noise).to(device)  # as many as diffaugment takes
+    return update._replace(real_drawn=real_drawn, fake_drawn=fake_drawn, strength=torch.ones(BATCH, device=device))
 
 
 def compare(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> None:
