@@ -168,7 +168,10 @@ class ADA(ImageAugmentation):
         signs += sign
         updates += 1
         due = updates == self.interval
-        change = self.change_of_p * (signs / self.interval - self.target).sign()
+        excess = (signs / self.interval - self.target).round(
+            decimals=5
+        )  # so that a tie is one on any number of processes
+        change = self.change_of_p * excess.sign()
         p.copy_(torch.where(due, (p + change).clamp(0, 1), p))
         signs *= ~due
         updates *= ~due
