@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from gan_runner.heartbeat import heartbeat
 
@@ -23,7 +23,7 @@ _SHOWN = {
 }
 _LINES = 20  # lines of progress in all, without a terminal
 _BAR_WIDTH = 58  # columns of a terminal that a bar and its numbers take
-_PAUSE = 15.0  # least seconds between two lines about work inside other work
+PAUSE = 15.0  # least seconds between two lines about work that is usually short
 
 
 class LogFile:
@@ -137,16 +137,21 @@ def progress_text(row: Mapping[str, float]) -> str:
 class Progress:
     """The progress of `total` units of work: on a terminal a bar with the time left, elsewhere a few plain lines.
 
-    Work inside other work names the other's Progress as `parent`: its bar is below, and its lines are fewer.
+    There are at least `pause` seconds between two lines. Work inside other work may name the other's Progress as
+    `parent`: its lines are fewer. Its bar is below in any case.
     """
 
-    def __init__(self, unit: str, total: int, done: int = 0, parent: "Progress | None" = None) -> None:
+    _shared: ClassVar[Any] = None  # the terminal's, while one is open
+
+    def __init__(
+        self, unit: str, total: int, done: int = 0, parent: "Progress | None" = None, pause: float = 0.0
+    ) -> None:
         self._unit, self._total, self._first = unit, total, done
-        self._lines, self._pause = done * _LINES // total, 0.0 if parent is None else _PAUSE
+        self._lines, self._pause = done * _LINES // total, pause if parent is None else PAUSE
         self._begun = self._said = time.perf_counter()
-        self._bar: Any = None if parent is None else parent._bar
-        self._is_inner = parent is not None
-        if parent is None and sys.stderr.isatty():
+        self._bar: Any = Progress._shared
+        self._is_inner = parent is not None or self._bar is not None
+        if not self._is_inner and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -156,6 +161,7 @@ class Progress:
             left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
             self._bar = Bar(*columns, *left, console=Console(stderr=True))
             self._bar.start()
+            Progress._shared = self._bar
         if self._bar is not None:
             self._task = self._bar.add_task("", total=total, completed=done, unit=unit)
 
@@ -180,3 +186,4 @@ class Progress:
             self._bar.remove_task(self._task)
         else:
             self._bar.stop()
+            Progress._shared = None

@@ -1,11 +1,18 @@
 """Mistakes of the user, each reported in one sentence."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What would break a message's one line, move a terminal's cursor, or cannot be written in UTF-8.
+CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class UserError(Exception):
     """A mistake of the user. The message names the key or file, what was found, what is allowed. Exit status 2."""
+
+    def __str__(self) -> str:
+        return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], super().__str__())
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:

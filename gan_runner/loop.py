@@ -1,12 +1,13 @@
 """The training loop: take a step, then let whoever is due look at it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from gan_runner.batches import Batches
-from gan_runner.observers.base import Moment, Observer
+from gan_runner.observers.base import Moment, Observer, Observers, Row
 from gan_runner.state import State
 from gan_runner.step import Rates, TakeStep
+from gan_runner.stopping import Left
 
 
 def fit(
@@ -15,26 +16,51 @@ def fit(
     batches: Batches,
     rates: Callable[[int], Rates],
     take_step: TakeStep,
-    observers: Sequence[Observer],
+    observers: Observers,
     log_every: int,
+    pending: Row | None = None,
 ) -> None:
     """Trains from the step that `state` has reached to `steps`; raises what an observer ends the training with.
 
     The observers that are due after a step are called in their order, so that each sees what those before it found.
+    `pending` is what the first of them found at the step reached, if the others have yet to look at it.
     """
     for observer in observers:
         observer.begin(state.step)
+    if pending is not None:
+        _end_of_step(observers, Moment(state.step, row={**pending}, is_ready=True))
     seen, since = state.step, time.perf_counter()
     for step in range(state.step + 1, steps + 1):
         is_logged = step % log_every == 0 or step == steps
-        state, computed = take_step(state, batches.at(step), rates(step), is_logged)
+        try:
+            state, computed = take_step(state, batches.at(step), rates(step), is_logged)
+        except Left:  # before anything was computed
+            _end_of_step(observers, Moment(state.step, is_left=True))
+            raise
         state.step = step
 
-        due = [observer for observer in observers if observer.is_due(step)]
-        if due:
+        if any(observer.is_due(step) for observer in observers):
             moment = Moment(step, computed, trained=(step - seen, time.perf_counter() - since))
-            for observer in due:
-                observer(moment)
-            if moment.ending is not None:
-                raise moment.ending
+            _look(observers.first, moment)
+            _end_of_step(observers, moment)
             seen, since = step, time.perf_counter()
+
+
+def _end_of_step(observers: Observers, moment: Moment) -> None:
+    """Those who look after the checkpoint that is due; a stop may leave them, and a run that goes on comes back."""
+    if not moment.is_left:
+        try:
+            _look(observers.slow, moment)
+        except Left:
+            moment.is_left = True
+    _look(observers.last, moment)
+    if moment.ending is not None:
+        for observer in observers.at_the_end:
+            observer(moment)
+        raise moment.ending
+
+
+def _look(observers: Iterable[Observer], moment: Moment) -> None:
+    for observer in observers:
+        if observer.is_due(moment.step):
+            observer(moment)

@@ -1,8 +1,10 @@
-"""The packaged conf/, the cache folder, and atomic writes."""
+"""The packaged conf/, the cache folder, paths that a user typed, and atomic writes."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from gan_runner.errors import CONTROL_CHARACTERS, UserError
 
 # In a checkout conf/ is next to the package, in an installed wheel inside it.
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
@@ -10,7 +12,30 @@ CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1
 
 def cache_folder() -> Path:
     """Where decoded images, features and classifiers are kept: $GAN_RUNNER_CACHE, by default ~/.cache/gan_runner."""
-    return Path(os.environ.get("GAN_RUNNER_CACHE") or "~/.cache/gan_runner").expanduser()
+    return as_path("GAN_RUNNER_CACHE", os.environ.get("GAN_RUNNER_CACHE") or "~/.cache/gan_runner")
+
+
+def as_path(key: str, text: str) -> Path:
+    """The path that a user typed for `key`, with `~` expanded. Nothing needs to be there.
+
+    Raises `UserError` where no file can have this path: what comes after could only fail with a traceback.
+    """
+    if text == "":  # an unset variable, most likely; Path("") would be the current directory
+        raise UserError(f"{key}: is empty; allowed: a path")
+    expanded = os.path.expanduser(text)  # of a Path, ./~x would be ~x
+    if expanded.startswith("~"):
+        whose = "you have no home directory; set HOME" if text.partition("/")[0] == "~" else "there is no such user"
+        raise UserError(f"{key}={text}: {whose}, or write ./~… for a folder of this name")
+    if CONTROL_CHARACTERS.search(expanded):  # logs, reports and YAML are lines of text
+        raise UserError(f"{key}={text}: allowed: a path in UTF-8, without control characters")
+    path = Path(expanded)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # who needs it there will say so
+    except OSError as error:
+        raise UserError(f"{key}={text}: {error.strerror}") from error
+    return path
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool = True) -> None:

@@ -1,7 +1,9 @@
 """Pictures, as (H, W, 3) uint8 arrays."""
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,22 +29,79 @@ class Indexable(Protocol):
 
 _GAP = 2  # pixels between the samples of a grid
 _CELL = 12  # width of one value of a vector, in pixels
+_NAMED_HEIGHT = 12  # least height of a row that has a name
+_FONT_SIZES = (11, 24)  # least and largest size of a name; between them a quarter of its row
+_NAME_WIDTH = 15  # largest width of a name, in font sizes; what is longer is cut
 
 
-def grid(samples: Tensor, columns: int) -> Picture:
-    """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), each drawn as a strip."""
+def grid(samples: Tensor, columns: int, row_names: Sequence[str] = ()) -> Picture:
+    """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), each drawn as a strip.
+
+    The names of the rows, one for each, stand to their left.
+    """
+    return _beside_names(_tile(samples, columns, has_names=bool(row_names)), row_names)
+
+
+def _tile(samples: Tensor, columns: int, has_names: bool) -> Picture:
+    """The samples row by row. Rows that have names are high enough for the text."""
     if samples.ndim == 2:
         pixels = shade(samples.numpy())[:, None].repeat(_CELL, axis=1).repeat(_CELL, axis=2)
     else:
         pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
     count, height, width, _ = pixels.shape
-    rows = -(-count // columns)
-    sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    rows, row_height = -(-count // columns), max(height, _NAMED_HEIGHT if has_names else 0)
+    sheet = np.full((rows * (row_height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
-        top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
+        top, left = i // columns * (row_height + _GAP) + (row_height - height) // 2, i % columns * (width + _GAP)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def class_labels(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
+    """What to write beside rows that are these classes: a class's name, or its number if the font cannot write it."""
+    return [names[n] if n < len(names) and _characters().issuperset(names[n]) else f"class {n}" for n in numbers]
+
+
+def _beside_names(sheet: Picture, names: Sequence[str]) -> Picture:
+    """The sheet, whose rows are equally high, to the right of the names of the rows."""
+    return np.concatenate([_names(tuple(names), len(sheet)), sheet], axis=1) if names else sheet
+
+
+@lru_cache(maxsize=4)  # a run draws the same names beside each of its grids
+def _names(names: tuple[str, ...], height: int) -> Picture:
+    """The names in black on white, one in the middle of each row."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pitch = (height + _GAP) / len(names)
+    least, largest = _FONT_SIZES
+    font = ImageFont.truetype(_font_file(), min(max(least, int(pitch) // 4), largest))
+    lines = [_cut(name, lambda text: font.getlength(text) <= _NAME_WIDTH * font.size) for name in names]
+    width = math.ceil(max(map(font.getlength, lines))) + 3 * _GAP
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines):
+        draw.text((width - 2 * _GAP, row * pitch + (pitch - _GAP) / 2), line, "black", font, anchor="rm")
+    return np.asarray(image)
+
+
+def _cut(text: str, fits: Callable[[str], bool]) -> str:
+    """As much of the text as fits, with an ellipsis where something is missing."""
+    return next((t for t in (text, *(f"{text[:n].rstrip()}…" for n in range(len(text) - 1, 0, -1))) if fits(t)), "…")
+
+
+def _font_file() -> str:
+    import matplotlib
+
+    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+
+
+@cache
+def _characters() -> frozenset[str]:
+    """All that the font can write."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(map(chr, FT2Font(_font_file()).get_charmap()))
 
 
 def shade(values: np.ndarray) -> Picture:
@@ -123,18 +182,26 @@ def evolution(vectors: np.ndarray, every: int) -> Picture:
 
 
 def real_and_generated(
-    real: Indexable, real_labels: Tensor | None, fake: Tensor, fake_labels: Tensor | None, columns: int
+    real: Indexable,
+    real_labels: Tensor | None,
+    fake: Tensor,
+    fake_labels: Tensor | None,
+    columns: int,
+    class_names: Sequence[str] = (),
 ) -> Picture:
     """Real samples on the left, generated ones on the right. With labels for both, a row is one class (at most 12)."""
+    names: list[str] = []
     count = min(len(real), len(fake), 12 * columns)
     left, right = torch.arange(count), torch.arange(count)
     if real_labels is not None and fake_labels is not None:
         classes = fake_labels.unique()[:12]
         pairs = [[(labels == c).nonzero()[:columns, 0] for labels in (real_labels, fake_labels)] for c in classes]
-        rows = [pair for pair in pairs if len(pair[0]) == len(pair[1]) == columns]
-        left, right = (torch.cat(side) for side in zip(*rows, strict=True)) if rows else (left, right)
-    halves = [grid(real[left], columns), grid(fake[right], columns)]
-    return np.concatenate([halves[0], np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8), halves[1]], axis=1)
+        rows = {int(c): p for c, p in zip(classes, pairs, strict=True) if len(p[0]) == len(p[1]) == columns}
+        left, right = (torch.cat(side) for side in zip(*rows.values(), strict=True)) if rows else (left, right)
+        names = class_labels(rows, class_names) if class_names else []
+    halves = [_tile(side, columns, has_names=bool(names)) for side in (real[left], fake[right])]
+    between = np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8)
+    return _beside_names(np.concatenate([halves[0], between, halves[1]], axis=1), names)
 
 
 def scatter(real: Tensor, fake: Tensor) -> Picture:

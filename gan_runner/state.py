@@ -62,9 +62,8 @@ class MovingAverage:
         self.buffers: dict[str, Tensor] = dict(self.module.named_buffers())
 
     def next_weight(self) -> float:
-        """The weight of w in the update that comes now: 1 − β, and 1 the first time."""
-        self.updates += 1
-        return 1.0 if self.updates == 1 else 1 - self.decay
+        """The weight of w in the next update: 1 − β, and 1 the first time."""
+        return 1.0 if self.updates == 0 else 1 - self.decay
 
     def update(self, network: NetworkState, weight: float | Tensor) -> None:
         """Takes in the network as it is now."""

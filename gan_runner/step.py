@@ -268,6 +268,13 @@ def clip(
     return [gradient * factor for gradient in gradients], norm
 
 
+def remember(state: State, batch: StepBatch, penalties: Terms) -> None:
+    """Once a step is taken: the newest penalties, and how many updates the average has seen."""
+    state.penalties |= penalties
+    if state.average is not None and batch.generator is not None:
+        state.average.updates += 1
+
+
 def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:
     """Of what `step` computed, the penalties that were due, weighted, by name."""
     return {name: computed[f"loss/{name}"] for update in batch.discriminator for name in update.due}

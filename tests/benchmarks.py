@@ -27,8 +27,8 @@ from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.loop import fit
 from gan_runner.machine.ranks import Ranks
-from gan_runner.observers.stop import StopWhenAsked
 from gan_runner.runs.directory import RunDirectory
+from gan_runner.runs.manifest import Manifest
 from tests.loops_by_hand import Loop, fast_loop, notes_lsgan, notes_pattern
 
 ROUNDS = 5
@@ -123,16 +123,15 @@ def prepare(*words: str) -> Training:
     """What `gan-train` trains, on the CPU."""
     experiment, ranks = check(composition.plain(composition.compose([*words, "device=cpu"], "train"))), Ranks()
     ranks.place(experiment.config.device)
-    return Training.of(experiment, prepare_dataset(experiment, ranks.device), ranks)
+    return Training.of(experiment, prepare_dataset(experiment, Manifest(), ranks.device), ranks)
 
 
 def gan_runner_loop(training: Training, folder: Path) -> Loop:
     """The loop of `gan-train` with all that it logs, draws, measures and saves; what is compiled stays so."""
     settings, state = training.settings, training.state
     measures = Measures.of(training.experiment, training.dataset, training.ranks.device)
-    stop = StopWhenAsked(settings.log_every, settings.steps, 1, training.ranks.any)
     directory = RunDirectory.create(folder / training.config.name, unique=True)
-    observers = watch_from_main(training, measures, stop, directory).observers
+    observers = watch_from_main(training, measures, directory, is_pending=False).observers
 
     def train(steps: int) -> None:
         end = state.step + steps

@@ -90,7 +90,7 @@ def test_what_is_no_number_of_steps(value):
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
-    [("a", True), ("A-b_c.1", True), ("2026", True), ("..", False), (".", False), ("", False), ("a/b", False)],
+    [("a", True), ("lr=0.1 größer", True), ("2026", True), ("..", True), ("a/b", True), ("", False), ("a\nb", False)],
 )
 def test_names_of_runs(name, allowed):
     plain = composed() | {"name": name}
@@ -145,10 +145,14 @@ def test_nearest_spelling():
 
 
 def test_no_default_is_typed_in_code():
-    """What a YAML sets has no second default in the constructor of a component, and code asks for no fallback."""
+    """What a YAML sets has no second default in the constructor of a component, and code asks for no fallback.
+
+    But for None and False, which are "off": a run of an earlier version lacks the key.
+    """
     for path in sorted((CONF / "architecture").glob("*.yaml")) + sorted((CONF / "dataset").glob("*.yaml")):
         text = yaml.safe_load(path.read_text())
         for node in (text, text.get("generator", {}), text.get("discriminator", {})):
             if "_target_" in node:
                 parameters = inspect.signature(locate("", node["_target_"], object)).parameters
-                assert [k for k in node if k in parameters and parameters[k].default is not parameters[k].empty] == []
+                allowed = (inspect.Parameter.empty, None, False)
+                assert [k for k in node if k in parameters and parameters[k].default not in allowed] == []

@@ -91,3 +91,32 @@ def test_a_row_in_short_is_what_changes_and_matters():
 )
 def test_a_number_is_as_long_as_it_has_to_be(value, shown):
     assert rounded(value) == shown
+
+
+def test_work_that_is_usually_short_is_told_of_only_where_it_is_not(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    progress = Progress("decoded", 1000, pause=15.0)
+    for done in range(1, 1001):
+        clock.now += 1 / 8
+        progress.show(done, "into the cache")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 8  # in 125 seconds
+    assert lines[0] == "decoded 120/1000  into the cache  110 s left"
+
+
+def test_a_terminal_has_one_bar_at_a_time(monkeypatch):
+    """rich refuses a second one, or draws over the first."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    whole = Progress("step", 100)
+    part = Progress("decoded", 10)  # knows nothing of the other
+    assert part._bar is whole._bar
+    part.show(5, "into the cache")
+    whole._bar.refresh()
+    assert "decoded" in terminal.getvalue()
+    part.close()
+    whole.show(50, "D 1.2")
+    whole.close()
+    alone = Progress("decoded", 10)
+    assert alone._bar is not whole._bar
+    alone.close()

@@ -10,19 +10,11 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "gan_runner"
 FLOORS = (  # from the ground up
-    {"__init__", "errors", "heartbeat", "names", "paths", "randomness", "status"},
-    {
-        "console",
-        "tables",
-        "tensor_files",
-        "losses",
-        "regularizers",
-        "augmentation",
-        "networks",
-        "datasets",
-        "optimizers",
-        "pictures",
-    },
+    {"__init__", "errors", "heartbeat", "names", "randomness", "status", "stopping", "streams"},
+    {"paths"},
+    {"console"},
+    {"tables", "tensor_files", "optimizers", "pictures"},
+    {"losses", "regularizers", "augmentation", "networks", "datasets"},
     {"metrics", "state"},
     {"config", "step"},
     {"batches", "functional"},
@@ -36,7 +28,9 @@ FLOORS = (  # from the ground up
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
 LEAVES: dict[str, set[str]] = {
-    "datasets": {"gan_runner.paths", "gan_runner.datasets", "gan_runner.errors", "gan_runner.randomness"},
+    "datasets": {
+        f"gan_runner.{room}" for room in ("paths", "datasets", "errors", "randomness", "console", "heartbeat")
+    },
     "networks": {"gan_runner.networks", "gan_runner.errors"},
     "losses": set(),
     "regularizers": set(),

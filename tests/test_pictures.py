@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from gan_runner.pictures import (
+    class_labels,
     evolution,
     grid,
     loss_chart,
@@ -57,6 +58,53 @@ def test_real_samples_stand_beside_generated_ones_class_by_class():
         [51, 51, 153, 153],
         [102, 102, 204, 204],
     ]
+
+
+def text_rows(picture: np.ndarray, sheet_width: int) -> np.ndarray:
+    """Whether each row of pixels to the left of the sheet has something dark in it."""
+    left = picture[:, : picture.shape[1] - sheet_width]
+    return np.asarray((left < 128).any(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("side", [12, 16, 28, 64])
+def test_names_stand_to_the_left_of_the_grid_and_change_nothing_in_it(side):
+    samples = torch.rand(6, 3, side, side, generator=torch.Generator().manual_seed(0))
+    plain, named = grid(samples, columns=2), grid(samples, 2, ["cat", "dog", "eel"])
+    assert np.array_equal(named[:, -plain.shape[1] :], plain)
+    dark = text_rows(named, plain.shape[1])
+    for row in range(3):
+        top = row * (side + 2)
+        assert any(dark[top : top + side])
+        assert not any(dark[top + side : top + side + 2])
+
+
+@pytest.mark.parametrize("side", [1, 4, 8])
+def test_rows_of_tiny_images_are_as_high_as_their_names(side):
+    levels = torch.linspace(0, 1, 4).view(4, 1, 1, 1).expand(4, 1, side, side)
+    named = grid(levels, 2, ["cat", "dog"])
+    assert len(named) == 12 + 2 + 12
+    right = named[:, -(2 * side + 2) :, 0]
+    for row, (first, second) in enumerate(((0, 85), (170, 255))):
+        top = row * 14 + (12 - side) // 2
+        assert (right[top : top + side, :side] == first).all()
+        assert (right[top : top + side, -side:] == second).all()
+    assert sum(text_rows(named, 2 * side + 2)) >= 2 * 7  # letters of seven pixels or more
+
+
+def test_rows_of_real_and_generated_samples_carry_the_names_of_their_classes():
+    labels = torch.tensor([0, 2, 0, 2])
+    sides = (torch.rand(4, 1, 16, 16), labels, torch.rand(4, 1, 16, 16), labels)
+    plain = real_and_generated(*sides, columns=2)
+    named = real_and_generated(*sides, columns=2, class_names=["cat", "dog", "eel"])
+    assert np.array_equal(named[:, -plain.shape[1] :], plain)
+    expected = grid(torch.zeros(4, 1, 16, 16), 2, ["cat", "eel"])
+    width = named.shape[1] - plain.shape[1]
+    assert np.array_equal(named[:, :width], expected[:, :width])
+
+
+def test_a_name_that_the_font_cannot_write_is_its_number_and_a_long_one_is_cut():
+    assert class_labels([0, 1, 2, 3, 9], ["cat", "猫", "Жук", "Übel"]) == ["cat", "class 1", "Жук", "Übel", "class 9"]
+    assert grid(torch.zeros(1, 1, 16, 16), 1, ["x" * 10_000]).shape[1] < 16 + 200
 
 
 def test_without_labels_samples_stand_side_by_side_in_their_order():

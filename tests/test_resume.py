@@ -138,7 +138,7 @@ def test_a_kill_in_the_last_save_loses_nothing(tmp_path, file):
 
         def dying_rename(self, target):
             last = checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[-1:]
-            if last and fnmatch(Path(target).name, file) and last_step(tmp_path / "run") == 20:
+            if last and fnmatch(Path(target).name, file) and last_step(tmp_path / "run") == 15:
                 os.kill(os.getpid(), signal.SIGKILL)
             return rename(self, target)
 

@@ -295,3 +295,12 @@ def test_batch_norm_over_a_single_sample_is_refused_before_anything_is_written(t
     assert train(tmp_path / "run", *OVERRIDES, "trainer.batch_size=1") == Status.REFUSED
     assert "error: architecture.generator: cannot take a batch of shape 1 × 8" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [8, 9, 10])
+def test_a_grid_of_more_samples_than_there_are_points(size, tmp_path):
+    """Nine samples, drawn among eight points, too: the run is completed."""
+    words = ("dataset=ring", f"dataset.size={size}", "metric=[]", "doctor=none", "device=cpu", "trainer.steps=2")
+    grid = ("trainer.sample_rows=3", "trainer.sample_columns=3", "trainer.batch_size=2")
+    assert train(tmp_path / "run", *words, *grid) == Status.COMPLETED
+    assert (tmp_path / "run/samples/step_00000002.png").stat().st_size > 0

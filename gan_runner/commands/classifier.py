@@ -8,7 +8,7 @@ from typing import Any
 from gan_runner.config.components import component
 from gan_runner.config.schema import Device, validate
 from gan_runner.console import say
-from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
+from gan_runner.datasets import ArrayDataset, DataFacts, Dataset, about_data
 from gan_runner.errors import UserError
 from gan_runner.evaluation.classifier import (
     SMALLEST_SIDE,
@@ -20,7 +20,7 @@ from gan_runner.evaluation.classifier import (
 )
 from gan_runner.evaluation.extractors import classifier_path
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import write_atomically
+from gan_runner.paths import as_path, write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
 
@@ -41,12 +41,14 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     settings = validate(ClassifierSettings, {key: value for key, value in plain.items() if key != "metric"})
     device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
-    out = classifier_path(dataset) if settings.out is None else Path(settings.out).expanduser()
+    out = classifier_path(dataset) if settings.out is None else as_path("out", settings.out)
     refuse_unwritable(out)
     parts = split(dataset, settings.seed)
     if settings.batch_size > len(parts.indices):
         raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.indices)} images to train on")
 
+    for line in about_data(dataset):
+        say(line)
     network = train_network(dataset, parts.indices, settings, device)
     if not all_finite(network.state_dict().values()):
         raise UserError(f"lr={settings.lr:g}: the training diverged, and nothing is kept; try lr={settings.lr / 10:g}")
@@ -74,7 +76,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
 
 def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
     """The dataset that `node` describes; raises `UserError` if it is no images, or has fewer than two classes."""
-    dataset = component("dataset", node, Dataset).build()
+    dataset = component("dataset", node, Dataset).build(labels_wanted=True)
     images = isinstance(dataset, ArrayDataset) and DataFacts.of(dataset).is_image
     if not images or min(dataset.shape[1:]) < SMALLEST_SIDE:
         raise UserError(

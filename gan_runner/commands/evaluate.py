@@ -12,12 +12,15 @@ from gan_runner import pictures
 from gan_runner.config.components import Experiment, check
 from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import logged, rounded, say
+from gan_runner.datasets import describe
 from gan_runner.datasets.base import Folder
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.report import Report
 from gan_runner.machine.devices import one_device
 from gan_runner.machine.threads import keep_threads
+from gan_runner.paths import as_path
+from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
@@ -64,7 +67,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
     if settings.runs == []:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
-        report = evaluate_run(Path(settings.run).expanduser(), settings, device)
+        report = evaluate_run(as_path("run", settings.run), settings, device)
         show(*table_of_one(report))
         print(settings.run)
         return Status.FAILED if report.failures else Status.COMPLETED
@@ -84,7 +87,7 @@ def find_runs(folders: Sequence[str]) -> list[Path]:
     """The run directories in `folders`, at any depth."""
     found: set[Path] = set()
     for folder in folders:
-        runs = {file.parent for file in Path(folder).expanduser().rglob("config.yaml")}
+        runs = {file.parent for file in as_path("runs", folder).rglob("config.yaml")}
         if not runs:
             raise UserError(f"runs={folder}: there is no run directory in it")
         found |= runs
@@ -130,13 +133,18 @@ def _measure(
     path: Path, experiment: Experiment, generator: TrainedGenerator, seed: int, device: torch.device
 ) -> Report:
     """Compares the generator with the data that it was trained on."""
-    dataset = experiment.build("dataset")
-    if dataset.fingerprint() != Manifest.of(path).data.get("fingerprint"):
+    before = Manifest.of(path)
+    try:
+        dataset = build_dataset(experiment, before)
+    except UserError as error:
+        raise UserError(f"{path}: {error}. dataset.root=… says where the data are now") from error
+    if dataset.fingerprint() != before.data.get("fingerprint"):
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)
     if not evaluation.metrics:
         raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, metric=[fid,neighbours]")
     say(f"{path}: {', '.join(evaluation.metrics)}")
+    say(f"data: {describe(dataset)}")
     return evaluation(generator, seed, with_pictures=True)
 
 

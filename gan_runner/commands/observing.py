@@ -5,21 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from gan_runner.commands.training import Measures, Training
-from gan_runner.config.schema import Trainer
 from gan_runner.console import Progress
 from gan_runner.datasets import Gaussian1D
 from gan_runner.health.context import RuleContext
 from gan_runner.health.doctor import Doctor
-from gan_runner.observers.base import Observer, Row
+from gan_runner.observers.base import Observer, Observers, Row
 from gan_runner.observers.checkpoints import Checkpoints, KeepBest, ReadyToSave
 from gan_runner.observers.evaluation import BestSoFar, Evaluate
-from gan_runner.observers.grids import Grids
+from gan_runner.observers.grids import Evolution, Grids
 from gan_runner.observers.health import Health
 from gan_runner.observers.log import Log
 from gan_runner.observers.losses import Losses
 from gan_runner.observers.own import CallOwn
 from gan_runner.observers.speed import Speed
-from gan_runner.observers.stop import StopOnFindings, StopWhenAsked
+from gan_runner.observers.stop import StopOnFindings, StopTogether, StopWhenAsked
 from gan_runner.observers.theory import Theory
 from gan_runner.observers.wait import WaitForMain
 from gan_runner.runs.directory import RunDirectory
@@ -30,7 +29,7 @@ from gan_runner.runs.logger import Logger
 class Watch:
     """The observers of the first process, and those of them that know how the run went."""
 
-    observers: list[Observer]
+    observers: Observers
     logger: Logger
     evaluate: Evaluate
     health: list[Health]
@@ -41,28 +40,26 @@ class Watch:
         return self.health[0].verdict if self.health else None
 
 
-def watch_from_others(training: Training, stop: StopWhenAsked) -> list[Observer]:
+def watch_from_others(training: Training, own_periods: Collection[int]) -> Observers:
     """The observers of all processes but the first: what all must agree on."""
-    losses, *ends = _agreed(training, stop, findings=list)
-    settings = training.settings
-    return [losses, WaitForMain(settings.log_every, settings.steps, _periods(settings), training.ranks), *ends]
+    losses, ready = _before_saving(training)
+    return Observers([losses, ready], [], _after_logging(training, own_periods, findings=list), [ready])
 
 
-def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked, directory: RunDirectory) -> Watch:
+def watch_from_main(training: Training, measures: Measures, directory: RunDirectory, is_pending: bool) -> Watch:
     """The observers of the first process, in the order in which they look."""
     settings, state, networks, steps = training.settings, training.state, training.networks, training.settings.steps
-    owns = measures.own_observers
-    logger = Logger(
-        directory.path, state.step, lambda row: in_turn(row, training, {n: o.every for n, o in owns.items()})
-    )
+    own_periods = measures.own_periods
+    logger = Logger(directory.path, state.step, lambda row: in_turn(row, training, own_periods), is_pending)
     progress = Progress("step", steps, state.step)
-    periods = _periods(settings) | {own.every for own in owns.values()}
+    periods = _periods(training, own_periods.values())
 
     grid_kind = Theory if isinstance(training.dataset, Gaussian1D) else Grids
     shape = (settings.sample_rows, settings.sample_columns)
     grids = grid_kind(
         settings.sample_every, steps, networks, training.dataset, shape, directory.path / "samples", logger
     )
+    evolution = [Evolution(settings.sample_every, steps, grids)] if len(training.dataset.shape) == 1 else []
     best = BestSoFar(measures.objective, logger.rows)
     evaluate = Evaluate(
         settings.evaluate_every, steps, measures.evaluation, best, networks, directory, logger, progress
@@ -75,36 +72,51 @@ def watch_from_main(training: Training, measures: Measures, stop: StopWhenAsked,
     def findings() -> Collection[str]:
         return [name for observer in health for name in observer.present if name in settings.stop_on]
 
-    losses, *ends = _agreed(training, stop, findings)
-    observers = [
-        losses,
+    losses, ready = _before_saving(training)
+    checkpoints = Checkpoints(settings.checkpoint_every, steps, state, directory, logger, settings.keep_checkpoints)
+    slow = [
         Speed(settings.log_every, steps, settings.batch_size, training.ranks.device),
         grids,
         evaluate,
-        *(CallOwn(own.every, steps, name, own, networks, logger) for name, own in owns.items()),
+        *(CallOwn(own.every, steps, name, own, networks, logger) for name, own in measures.own_observers.items()),
         *health,
-        Log(settings.log_every, steps, periods, logger, progress),
         KeepBest(settings.evaluate_every, steps, state, best, directory.path / "checkpoints"),
-        WaitForMain(settings.log_every, steps, _periods(settings), training.ranks),
-        *ends,
-        Checkpoints(settings.checkpoint_every, steps, state, ends[:-1], directory, logger, settings.keep_checkpoints),
+        Log(settings.log_every, steps, periods, logger, progress),
     ]
+    observers = Observers(
+        [losses, *evolution, ready, checkpoints],
+        slow,
+        _after_logging(training, own_periods.values(), findings),
+        [ready, checkpoints],
+    )
     return Watch(observers, logger, evaluate, health)
 
 
-def _periods(settings: Trainer) -> set[int]:
+def _periods(training: Training, own_periods: Collection[int]) -> set[int]:
     """After how many steps each something is logged."""
-    return {settings.log_every, settings.sample_every, settings.evaluate_every}
+    settings = training.settings
+    return {settings.log_every, settings.sample_every, settings.evaluate_every, *own_periods}
 
 
-def _agreed(training: Training, stop: StopWhenAsked, findings: Callable[[], Collection[str]]) -> list[Observer]:
-    """What all processes have: the losses first, then what may end the training, and what must be so to save it."""
+def _before_saving(training: Training) -> tuple[Observer, Observer]:
     settings, ranks, state = training.settings, training.ranks, training.state
     losses = Losses(settings.log_every, settings.steps, state, training.game, ranks.mean)
-    enders: list[Observer] = [stop]
+    return losses, ReadyToSave(settings.checkpoint_every, settings.steps, state, ranks.mean)
+
+
+def _after_logging(
+    training: Training, own_periods: Collection[int], findings: Callable[[], Collection[str]]
+) -> list[Observer]:
+    """What all processes have: that they wait for the first one, and what may end the training."""
+    settings, ranks = training.settings, training.ranks
+    log_every, steps = settings.log_every, settings.steps
+    observers: list[Observer] = [StopWhenAsked(log_every, steps)]
+    if ranks.size > 1:
+        periods = _periods(training, own_periods)
+        observers = [WaitForMain(log_every, steps, periods, ranks), StopTogether(log_every, steps, periods, ranks.mean)]
     if settings.stop_on:
-        enders.append(StopOnFindings(settings.sample_every, settings.steps, findings, ranks.any))
-    return [losses, *enders, ReadyToSave(settings.checkpoint_every, settings.steps, state, enders, ranks.mean)]
+        observers.append(StopOnFindings(settings.sample_every, steps, findings, ranks.any))
+    return observers
 
 
 def _make_doctor(training: Training, logger: Logger) -> Doctor:
@@ -122,14 +134,14 @@ def _make_doctor(training: Training, logger: Logger) -> Doctor:
     return Doctor(context, logger.rows)
 
 
-def in_turn(row: Row, training: Training, own: Mapping[str, int]) -> Row:
+def in_turn(row: Row, training: Training, own_periods: Mapping[str, int]) -> Row:
     """The part of a row that a longer run would have logged at the same step; the last step logs everything."""
     settings, step = training.settings, row["step"]
     if step == settings.steps:
         return row
     sampled = settings.sample_every
     periods = {"metric": settings.evaluate_every, "theory": sampled, "health": sampled, "step": 1}
-    periods |= {f"observer/{name}": every for name, every in own.items()}
+    periods |= {f"observer/{name}": every for name, every in own_periods.items()}
 
     def period(tag: str) -> int:
         kind, _, rest = tag.partition("/")

@@ -10,16 +10,20 @@ import torch
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
 from gan_runner.commands.training import Measures, Training
+from gan_runner.config.grammar import override
 from gan_runner.config.trust import foreign_packages
 from gan_runner.console import rounded, say
+from gan_runner.datasets import DataFacts, Dataset, about_data, describe
 from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, with_place_of_data
 from gan_runner.runs.summary import memory, parameter_count
 from gan_runner.status import Status
+from gan_runner.sweeps.report.page import Page, Section, to_markdown
+from gan_runner.sweeps.report.run_page import class_table
 from gan_runner.sweeps.report.writing import report_at_the_end, write_run_report
 
 SUMMARIZED = ("loss/", "score/", "divergence/", "theory/", "metric/", "observer/", "speed/")
@@ -34,9 +38,8 @@ class Record:
         self.directory, self.training, self.plan = directory, training, plan
         self.begun = time.time()
         before, extractor = Manifest.of(directory.path), measures.evaluation.extractor
-        facts, skipped = training.networks.facts.model_dump(), training.dataset.skipped
         self.manifest: dict[str, Any] = environment(training.ranks.device, training.ranks.size) | {
-            "data": facts | {"fingerprint": fingerprint, "skipped": len(skipped), "skipped_files": skipped},
+            "data": data_record(training.dataset, fingerprint),
             "parameters": {
                 "generator": parameter_count(training.state.generator.module),
                 "discriminator": parameter_count(training.state.discriminator.module),
@@ -49,9 +52,11 @@ class Record:
         """Writes what is known before the first step."""
         path, state = self.directory.path, self.training.state
         say(summary)
+        for line in about_data(self.training.dataset):
+            say(line)
         say(f"{path}: from step {state.step} to {self.training.settings.steps} on {self.training.ranks.device}")
         self.directory.write_pid()
-        self.directory.write_config(self.plan.plain)
+        self.directory.write_config(with_place_of_data(self.plan.plain))
         self.directory.write_json("status.json", {"state": "running", "step": state.step})
         (path / "summary.txt").write_text(summary + "\n")
         self.directory.write_json("manifest.json", self.manifest)
@@ -116,8 +121,28 @@ class Record:
     def resume_command(self) -> str:
         """The overrides that go on with this run."""
         foreign = foreign_packages(self.plan.plain)
-        trust = [f"trust=[{','.join(foreign)}]"] if foreign else []
-        return " ".join(shlex.quote(word) for word in [f"resume={self.directory.path}", *trust])
+        trust = [shlex.quote(f"trust=[{','.join(foreign)}]")] if foreign else []
+        return " ".join([override("resume", self.directory.path), *trust])
+
+
+def data_record(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
+    """What manifest.json says of the data."""
+    return DataFacts.of(dataset).model_dump() | {
+        "description": describe(dataset),
+        "class_counts": dataset.class_counts(),
+        "class_order": dataset.class_order,
+        "num_files": dataset.num_files,
+        "remarks": dataset.remarks,
+        "fingerprint": fingerprint,
+        "skipped": len(dataset.skipped),
+        "skipped_files": dataset.skipped,
+    }
+
+
+def data_as_markdown(dataset: Dataset) -> str:
+    """What the data are, and a table of their classes."""
+    classes = Section("Classes", class_table(dataset.class_names, dataset.class_counts()))
+    return to_markdown(Page("Data", [describe(dataset), *dataset.remarks], [classes]))
 
 
 def _context(figure: Figure | None) -> str:

@@ -1,23 +1,25 @@
 """`gan-train`: one run from its first file to its last, in each of its processes."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import torch
 
-from gan_runner.commands.observing import watch_from_main, watch_from_others
-from gan_runner.commands.record import Record
+from gan_runner.commands.observing import in_turn, watch_from_main, watch_from_others
+from gan_runner.commands.record import Record, data_as_markdown
 from gan_runner.commands.training import (
     Measures,
     Training,
     check_networks,
     prepare_dataset,
+    refuse_other_data,
     refuse_other_measures,
     restore,
 )
 from gan_runner.config.components import Experiment, check
+from gan_runner.config.grammar import override
 from gan_runner.console import LogFile, logged, say, say_traceback
+from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, one_line
 from gan_runner.heartbeat import heartbeat
 from gan_runner.loop import fit
@@ -26,13 +28,14 @@ from gan_runner.machine.precision import warn_of_emulated_bf16
 from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.machine.threads import choose_threads, keep_threads
-from gan_runner.observers.base import Diverged, Interrupted, Observer
-from gan_runner.observers.stop import StopWhenAsked
+from gan_runner.observers.base import Diverged, Interrupted, Observers, Row
+from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
-from gan_runner.runs.plan import Plan
+from gan_runner.runs.plan import Plan, place_of_data
 from gan_runner.runs.summary import Summary
 from gan_runner.status import Status
+from gan_runner.stopping import stopping
 
 
 def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment | None = None) -> int:
@@ -48,7 +51,7 @@ def run_training(plan: Plan, ranks: Ranks | None = None, experiment: Experiment 
         except OSError as error:  # a full disk, most likely
             say(f"error: {error}")
             return Status.FAILED
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, OverflowError) as error:
             if not lacks_memory(error):
                 raise
             say(f"error: this does not fit into memory: {one_line(error)}")
@@ -62,36 +65,40 @@ def _run(plan: Plan, experiment: Experiment, ranks: Ranks, log: LogFile, held: E
     directory = None
     # A run that is there is claimed at once; a new one gets its directory when nothing can refuse it any more.
     if plan.continues:
-        if ranks.on_main(already_completed, plan.path, experiment.config.trainer.steps):
+        if ranks.on_main(already_completed, plan, experiment):
             return Status.COMPLETED
         directory = ranks.main_alone(claim, held, plan)
-    dataset = ranks.main_first(lambda: prepare_dataset(experiment, ranks.device))
+    before = Manifest.of(plan.path) if plan.continues else Manifest()
+    dataset = ranks.main_first(lambda: find_dataset(plan, experiment, before, ranks.device))
     training = Training.of(experiment, dataset, ranks)
     measures = ranks.main_alone(Measures.of, experiment, dataset, ranks.device)
-    settings = training.settings
-    stop = StopWhenAsked(settings.log_every, settings.steps, ranks.size, ranks.any)
-    with answering_signals(stop.ask):
+    own_periods = ranks.on_main(lambda: measures.own_periods if measures is not None else {})
+    summary = check_networks(training)
+    set_threads(plan, training, summary, held)
+    fingerprint = ranks.on_main(dataset.fingerprint)
+    ranks.main_alone(refuse_other_measures, plan, measures)
+    pending = restore(training, plan, fingerprint)
+    with answering_signals(ranks):
         ranks.any(False)  # nothing is on the disk before all processes can be interrupted
-        summary = check_networks(training)
-        set_threads(plan, training, summary, held)
-        fingerprint = ranks.on_main(dataset.fingerprint)
-        ranks.main_alone(refuse_other_measures, plan, measures)
-        restore(training, plan, fingerprint)
         if not plan.continues:
             directory = ranks.main_alone(claim, held, plan)
         if directory is None or measures is None:
-            status, _ = train(training, watch_from_others(training, stop))
+            status, _ = train(training, watch_from_others(training, own_periods.values()), pending)
             return status
         record = Record(directory, training, measures, plan, fingerprint)
         record.begin(summary.table)
         log.open(directory.path / "log.txt")  # config.yaml is there now, without which the directory is no run
-        watch = watch_from_main(training, measures, stop, directory)
+        watch = watch_from_main(training, measures, directory, pending is not None)
         if not training.state.step:
-            watch.logger.describe(plan.typed, measures.figures)
-        return record.end(*train(training, watch.observers), watch)
+            watch.logger.describe(plan.typed, measures.figures, data_as_markdown(dataset))
+        if pending is not None:
+            pending = in_turn({**pending, "step": training.state.step}, training, own_periods)
+            del pending["step"]
+        return record.end(*train(training, watch.observers, pending), watch)
 
 
-def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager[None]:
+@contextmanager
+def answering_signals(ranks: Ranks) -> Iterator[None]:
     """Signals ask to stop until the block ends; a second one has its usual effect.
 
     Not in one of several processes: a scheduler may signal them all, and whoever started them passes its signal on. So
@@ -99,10 +106,14 @@ def answering_signals(ask_to_stop: Callable[[], None]) -> AbstractContextManager
     """
 
     def answer() -> None:
-        say("stopping after this step; once more to stop at once")
-        ask_to_stop()
+        with suppress(RuntimeError):  # this may be in the middle of another message
+            say("stopping as soon as all is saved; once more to stop at once")
+        ranks.tell_main()
+        stopping.ask()
 
-    return on_stop_signal(answer, once=not under_torchrun())
+    stopping.begin()
+    with on_stop_signal(answer, once=not under_torchrun()):
+        yield
 
 
 def claim(held: ExitStack, plan: Plan) -> RunDirectory:
@@ -124,17 +135,36 @@ def set_threads(plan: Plan, training: Training, summary: Summary, held: ExitStac
         )
 
 
-def already_completed(path: Path, steps: int) -> bool:
-    """True, with a message, if the run is already complete."""
+def already_completed(plan: Plan, experiment: Experiment) -> bool:
+    """True, with a message, if the run is already complete; its data are looked at only if they are said to have moved.
+
+    Raises `UserError` if those are other data.
+    """
+    path, steps = plan.path, experiment.config.trainer.steps
     status = read_json(path / "status.json")
     if status.get("state") != "completed" or status.get("step") != steps:
         return False
+    if plan.has_other_place_of_data:
+        dataset = build_dataset(experiment, Manifest.of(path))
+        refuse_other_data(plan, dataset, dataset.fingerprint())
     say(f"{path}: is completed ({steps} steps) and left as it is; a larger trainer.steps extends it")
     print(path)
     return True
 
 
-def train(training: Training, observers: list[Observer]) -> tuple[Status, str | None]:
+def find_dataset(plan: Plan, experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`; where its data are gone, the refusal says how to point to them."""
+    try:
+        return prepare_dataset(experiment, before, device)
+    except UserError as error:
+        place = place_of_data(plan.plain)
+        if not plan.continues or place is None or place.exists():
+            raise
+        again = f"python -m gan_runner.train {override('resume', plan.path)} dataset.root=…"
+        raise UserError(f"{error}. If the data of the run are elsewhere now: {again}") from error
+
+
+def train(training: Training, observers: Observers, pending: Row | None) -> tuple[Status, str | None]:
     """Runs the loop; whatever ends it becomes an exit status and a message."""
     state, settings, status = training.state, training.settings, Status.COMPLETED
     ended: BaseException | None = None
@@ -148,6 +178,7 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
                 training.take_step,
                 observers,
                 settings.log_every,
+                pending,
             )
     except Interrupted as error:
         status, ended = Status.INTERRUPTED, error
@@ -170,4 +201,6 @@ def train(training: Training, observers: list[Observer]) -> tuple[Status, str | 
 
 def lacks_memory(error: Exception) -> bool:
     """Whether it says that there is not enough of it, on whatever device."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    lacking = ("can't allocate memory", "size calculation overflowed")
+    is_told = any(words in str(error) for words in lacking)
+    return is_told or isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError)

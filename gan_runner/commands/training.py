@@ -10,17 +10,26 @@ from gan_runner.config.components import Experiment
 from gan_runner.config.schema import Config, Trainer
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
+from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
 from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
 from gan_runner.observers.own import OwnObserver, build_own_observer
+from gan_runner.paths import as_path
 from gan_runner.randomness import rng
-from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state, build_take_step
+from gan_runner.runs.building import (
+    build_batches,
+    build_dataset,
+    build_game,
+    build_schedule,
+    build_state,
+    build_take_step,
+)
 from gan_runner.runs.checkpoint import load_newest
 from gan_runner.runs.directory import read_json, read_run
-from gan_runner.runs.logger import read_metrics
+from gan_runner.runs.logger import Row, parse_row, read_metrics
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import Summary, summarize
@@ -90,21 +99,23 @@ class Measures:
         return cls(evaluation, objective, own)
 
     @property
+    def own_periods(self) -> dict[str, int]:
+        """After how many steps each of the user's own observers looks."""
+        return {name: own.every for name, own in self.own_observers.items()}
+
+    @property
     def figures(self) -> list[str]:
         """The tags of what is measured, the figure to select by first."""
         first = [] if self.objective is None else [self.objective[0]]
         return list(dict.fromkeys([*first, *(f"metric/{name}" for name in self.evaluation.goals)]))
 
 
-def prepare_dataset(experiment: Experiment, device: torch.device) -> Dataset:
-    """The dataset, found to be large enough for one batch."""
-    config, dataset = experiment.config, experiment.build("dataset")
+def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
+    """The dataset of a run that was so `before`, found to be large enough for one batch."""
+    config, dataset = experiment.config, build_dataset(experiment, before)
     dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
     if config.device.hold_dataset:
         dataset.to(device)
-    if dataset.skipped:
-        shown = ", ".join(dataset.skipped[:5]) + (" …" if len(dataset.skipped) > 5 else "")
-        say(f"warning: {len(dataset.skipped)} images could not be used and are left out: {shown}")
     return dataset
 
 
@@ -128,27 +139,62 @@ def refuse_other_measures(plan: Plan, measures: Measures) -> None:
         )
 
 
-def restore(training: Training, plan: Plan, fingerprint: str) -> None:
-    """Puts the state where the run it goes on with, or starts from, has left off."""
+def refuse_other_data(plan: Plan, dataset: Dataset, fingerprint: str) -> None:
+    """UserError where an existing run would go on with other data."""
+    before = Manifest.of(plan.path)
+    if before.data.get("fingerprint", fingerprint) != fingerprint:
+        raise UserError(
+            f"dataset.root: these are other data than {plan.path} was started with{other_classes(before, dataset)}"
+        )
+
+
+def restore(training: Training, plan: Plan, fingerprint: str) -> Row | None:
+    """Puts the state where the run it goes on with, or starts from, has left off.
+
+    Returns what was known of that step if not all have looked at it, which the lack of its row says.
+    """
     config, state = training.config, training.state
     if plan.continues:
-        if Manifest.of(plan.path).data.get("fingerprint", fingerprint) != fingerprint:
-            raise UserError(f"dataset.root: these are other data than {plan.path} was started with")
-        read_metrics(plan.path / "metrics.jsonl")  # what is wrong with it is to be said before anything is written
+        refuse_other_data(plan, training.dataset, fingerprint)
+        rows = read_metrics(plan.path / "metrics.jsonl")  # before anything is written: it may be damaged
         step, kept, damaged = load_newest(plan.path / "checkpoints")
         for path in damaged:
             say(f"warning: {path} is damaged; going on from step {step}")
         if step:
             _load(state, kept, f"resume={plan.path}", step)
-        elif (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
+            return None if any(row["step"] == step for row in rows) else _pending(kept, plan.path)
+        if (status := read_json(plan.path / "status.json")).get("step") and status.get("state") in SAVED:
             raise UserError(f"{plan.path / 'checkpoints'}: are gone, and without them the run cannot go on")
     elif config.fork_from is not None:
-        source = Path(config.fork_from).expanduser()
+        source = as_path("fork_from", config.fork_from)
         read_run(source, config.trust, "fork_from")
         step, kept, _ = load_newest(source / "checkpoints")
         if not step:
             raise UserError(f"fork_from={source}: has no checkpoint to start from")
         _load(state, kept, f"fork_from={source}")
+        if config.architecture.conditional and (differs := other_classes(Manifest.of(source), training.dataset)):
+            say(f"warning: fork_from={source}: a number of a class means another one{differs}")
+    return None
+
+
+def _pending(kept: Kept, run: Path) -> Row | None:
+    """None in the checkpoints of an earlier version, which wrote them last."""
+    try:
+        return parse_row(bytes(kept["pending"].tolist())) if "pending" in kept else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{run / 'checkpoints'}: the newest holds no row of metrics as what is pending") from error
+
+
+def other_classes(before: Manifest, dataset: Dataset) -> str:
+    """The end of a sentence that says how the classes of a run were called, and are now; "" if they are the same.
+
+    Earlier versions kept no names. Of folders of images, their order was that of the text.
+    """
+    now = list(dataset.class_names)
+    names = before.data.get("class_names", now if dataset.class_order is None else sorted(now))
+    if not isinstance(names, list) or names == now:
+        return ""
+    return f"; its classes are {first(names)}, and here {first(now)}"
 
 
 def _load(state: State, kept: Kept, source: str, step: int | None = None) -> None:

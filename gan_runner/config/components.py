@@ -5,6 +5,8 @@ A user's own class gets the same checks as ours.
 
 import importlib
 import inspect
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -15,13 +17,14 @@ from gan_runner.augmentation import Augmentation
 from gan_runner.config.schema import Config, validate
 from gan_runner.config.trust import find_targets
 from gan_runner.datasets import Dataset
-from gan_runner.errors import UserError, did_you_mean
+from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.losses import Loss
 from gan_runner.metrics import Metric
 from gan_runner.regularizers import Regularizer
 
 # Arguments that the runner gives to a component, and that YAML therefore cannot set.
 INJECTED = {
+    "dataset": ("labels_wanted", "class_order"),
     "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
     "architecture.discriminator": ("shape", "num_classes", "value_range"),
     "augmentation": ("shape", "value_range", "batch_size"),
@@ -43,8 +46,27 @@ class Component:
         parameters = inspect.signature(self.cls).parameters
         try:
             return self.cls(**self.values, **{k: v for k, v in facts.items() if k in parameters})
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{self.key}: {self.cls.__name__} refuses its keys: {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self.refusal(error) from error
+        except SystemExit as stop:
+            raise UserError(f"{self.key}: {self.cls.__name__} called sys.exit({stop.code})") from stop
+
+    def refusal(self, error: Exception) -> UserError:
+        """What the class says of its keys, with the key and value that it speaks of."""
+        message, values = one_line(error), self.values
+        if isinstance(error, OverflowError) or "Overflow" in message:  # said in terms of torch's or Python's own code
+            message = "too large a number"
+            meant = [name for name, value in values.items() if any(number >= 2**63 for number in _integers(value))]
+            named = meant
+        else:
+            words = re.findall(r"[-+]?[\w.]*\w", message.lower())
+            meant = [name for name, value in values.items() if any(map(words.__contains__, _as_words(value)))]
+            named = [name for name in values if name.lower() in words]
+        for names in ([name for name in meant if name in named], meant, named):
+            if len(names) == 1:
+                return UserError(f"{self.key}.{names[0]}={values[names[0]]}: {self.cls.__name__}: {message}")
+        found = ", ".join(f"{name}={values[name]}" for name in meant or named or values) or "no keys"
+        return UserError(f"{self.key}: {self.cls.__name__} refuses {found}: {message}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,18 @@ class Experiment:
     def group(self, name: str) -> dict[str, Component]:
         """The components of a group with several choices, such as "regularizer", by the name below it."""
         return {key.partition(".")[2]: c for key, c in self.components.items() if key.startswith(f"{name}.")}
+
+
+def _as_words(value: Any) -> set[str]:
+    """How a message may write a value, or one inside it."""
+    if isinstance(value, list | tuple):
+        return {word for inner in value for word in _as_words(inner)}
+    return {str(value).lower(), str(float(value))} if type(value) in (int, float) else {str(value).lower()}
+
+
+def _integers(value: Any) -> list[int]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [abs(number) for number in values if isinstance(number, int)]
 
 
 def check(plain: Mapping[str, Any]) -> Experiment:
@@ -152,6 +186,8 @@ def component(key: str, node: Mapping[str, Any], base: type) -> Component:
         if name not in own and not takes_any:
             raise UserError(f"{key}.{name}: {cls.__name__} has no such key; {did_you_mean(name, own)}")
         path = f"{key}.{name}"
+        if base in (torch.optim.Optimizer, Regularizer) and isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}: found {value} (float); input should be a finite number")
         values[name] = build_nested(path, value) if find_targets(value) else validate(hints.get(name, Any), value, path)
     required = [n for n, p in own.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     for name in required:
@@ -182,9 +218,13 @@ def locate(key: str, target: Any, base: type) -> type:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}._target_: cannot find {target}: {error}") from error
+    except SystemExit as stop:
+        raise UserError(f"{key}._target_: importing {module} called sys.exit({stop.code})") from stop
     if not (isinstance(found, type) and issubclass(found, base)):
         wanted = "a class" if base is object else f"a {base.__module__}.{base.__qualname__}"
         raise UserError(f"{key}._target_: {target} is not {wanted}")
+    if found is base and base is not object:
+        raise UserError(f"{key}._target_: {target} is what every choice is made from, and none by itself")
     if undefined := sorted(getattr(found, "__abstractmethods__", ())):
         every = f"every {base.__qualname__} must"
         raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")

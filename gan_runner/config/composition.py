@@ -1,4 +1,4 @@
-"""Composing a configuration with Hydra. A user's mistake becomes one line. Only this module uses Hydra's internals.
+"""Composing a configuration with Hydra. A user's mistake becomes one line. Only this folder uses Hydra's internals.
 
 Hydra itself makes a run's directory before the run can refuse its configuration, and answers some mistakes with a
 traceback. Nothing here imports torch, so that `--help` answers at once.
@@ -7,15 +7,17 @@ traceback. Nothing here imports torch, so that `--help` answers at once.
 import argparse
 import itertools
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -32,9 +34,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_runner.config.grammar import as_typed, in_hydra_grammar
+from gan_runner.config.own_yaml import CheckedRepository
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.names import directory_name
-from gan_runner.paths import CONF
+from gan_runner.paths import CONF, as_path
 
 SEARCH = "gan_runner.commands.search.run_search"  # the _target_ of hydra/sweeper=search
 
@@ -55,17 +59,29 @@ class Request:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line as Hydra parses it: overrides, and options such as `--config-dir`."""
-    return get_args_parser().parse_intermixed_args()  # -m may stand between overrides
+    """The command line as Hydra parses it: overrides, and options such as `--config-dir`. Raises `UserError`."""
+
+    def refuse(message: str) -> NoReturn:  # argparse's own would print how it is used, over many lines
+        raise UserError(message)
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    arguments = parser.parse_intermixed_args()  # -m may stand between overrides
+    try:
+        "".join(sys.argv).encode()
+    except UnicodeEncodeError as error:
+        word = next(word for word in sys.argv if any("\ud800" <= letter <= "\udfff" for letter in word))
+        raise UserError(f"{word}: is not in UTF-8") from error
+    return arguments
 
 
-def parse(overrides: Sequence[str], loader: Hydra | None = None) -> list[Override]:
+def parse(overrides: Sequence[str], loader: Hydra | None = None, sweep: bool = False) -> list[Override]:
     """The overrides, parsed by Hydra's grammar; raises `UserError`. Expanding a glob needs a `loader`."""
     parser = OverridesParser.create(loader.config_loader if loader is not None else None)
     parsed = []
     for override in overrides:
         try:
-            parsed += parser.parse_overrides([override])
+            parsed += parser.parse_overrides([in_hydra_grammar(override, sweep)])
         except HydraException as error:
             raise UserError(
                 f"{override}: is not in Hydra's grammar, where a value with = ( [ {{ or a leading ~ needs quotes of "
@@ -108,19 +124,20 @@ def compose_sweep(overrides: Sequence[str], config_name: str, config_dir: str | 
     Under hydra/sweeper=search not all of them are run. A sweep whose name is not typed is named by the time.
     """
     loader = _loader(config_dir)
-    typed = parse(overrides, loader)
+    typed = parse(overrides, loader, sweep=True)
     first = compose([_any_value(override) for override in typed], config_name, config_dir)
-    params = parse([f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()], loader)
+    in_yaml = [f"{key}={value}" for key, value in (first.hydra.sweeper.get("params") or {}).items()]
+    params = parse(in_yaml, loader, sweep=True)
     by_key = {override.get_key_element(): override for override in [*params, *typed]}  # what is typed has the last word
     swept = [key for key, override in by_key.items() if override.is_sweep_override()]
 
     def job(words: Mapping[str, str]) -> JobRequest:
         own = [word for key, word in words.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))]
-        values = {key.lstrip("+"): words[key].removeprefix(f"{key}=") for key in swept}
+        values = {key.lstrip("+"): as_typed(key, words[key].removeprefix(f"{key}=")) for key in swept}
         return JobRequest(values, own, plain(compose([*words.values()], config_name, config_dir)))
 
     is_named = bool({"name", "hydra.sweep.dir"} & ({*by_key} - {*swept}))
-    directory = Path(first.hydra.sweep.dir).expanduser()
+    directory = as_path("hydra.sweep.dir", first.hydra.sweep.dir)
     if first.hydra.sweeper._target_ == SEARCH:
         fixed = {key: str(override.input_line) for key, override in by_key.items() if key not in swept}
         space = {key: by_key[key] for key in swept}
@@ -165,26 +182,31 @@ def _any_value(override: Override) -> str:
     return _choices(override)[0]
 
 
+def _needs_search(interval: Override) -> str:
+    return f"{interval.input_line}: has no end of values, which needs a search: -m hydra/sweeper=search"
+
+
 def _choices(override: Override) -> list[str]:
     """The values of an override that is swept, each as an override; otherwise the override itself."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: has no end of values, which needs a search: hydra/sweeper=search")
+        raise UserError(_needs_search(override))
     choices = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not choices:
         raise UserError(f"{override.input_line}: stands for nothing")
     return choices
 
 
-OmegaConf.register_new_resolver("directory_name", directory_name, replace=True)  # for conf/
+OmegaConf.register_new_resolver("directory_name", lambda text: directory_name(str(text)), replace=True)  # for conf/
 
 
 def compose(overrides: Sequence[str], config_name: str, config_dir: str | None = None) -> DictConfig:
     """The configuration, including Hydra's own node; raises `UserError`."""
     loader = _loader(config_dir)
     try:
-        config = loader.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
+        words = [*map(in_hydra_grammar, overrides)]
+        config = loader.compose_config(config_name, words, RunMode.RUN, from_shell=False)
         HydraConfig.instance().set_config(config)  # the run's name and directory are made from the choices in it
         OmegaConf.to_container(config.hydra.run, resolve=True)
         if "observer" in config and not OmegaConf.is_dict(config.observer):  # without a folder of that group, a value
@@ -197,6 +219,8 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
     except MissingConfigException as error:
         raise UserError(_missing_choice(error, loader)) from error
     except ConfigCompositionException as error:
+        for interval in filter(Override.is_interval_sweep, parse(overrides)):
+            raise UserError(_needs_search(interval)) from error
         raise UserError(_missing_key(error, list(overrides), config_name, config_dir)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         groups = loader.config_loader.list_groups("")
@@ -210,14 +234,18 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
 def _loader(config_dir: str | None) -> Hydra:
     search_path = create_config_search_path(str(CONF))
     if config_dir is not None:
-        if not Path(config_dir).is_dir():
+        folder = as_path("--config-dir", config_dir)
+        if not folder.is_dir():
             raise UserError(f"--config-dir {config_dir}: there is no such folder")
         assert isinstance(search_path, ConfigSearchPathImpl)
-        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}")
+        search_path.prepend("command-line", f"file://{folder.resolve()}")
     GlobalHydra.instance().clear()
     setup_globals()
     version.setbase("1.3")
-    return Hydra.create_main_hydra2("gan_runner", search_path)
+    hydra = Hydra.create_main_hydra2("gan_runner", search_path)
+    assert isinstance(hydra.config_loader, ConfigLoaderImpl)
+    hydra.config_loader.repository = CheckedRepository(search_path)
+    return hydra
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -235,6 +263,9 @@ def _missing_choice(error: MissingConfigException, loader: Hydra) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return one_line(error)
+    for source in loader.config_loader.get_sources():
+        if source.scheme() == "file" and (other := Path(source.path, group, f"{choice}.yml")).exists():
+            return f"{group}={choice}: no such {group}; {other} has to end in .yaml"
     choices = loader.config_loader.get_group_options(group)  # the exception has none for regularizer=[r1,r3]
     if not choices:
         return f"{group}: no such group; {did_you_mean(group, loader.list_all_config_groups())}"

@@ -4,10 +4,13 @@ import json
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveFloat, TypeAdapter
 from pydantic import ValidationError as PydanticError
 
+from gan_runner.config.grammar import TEXT_KEYS
 from gan_runner.errors import UserError, did_you_mean
+
+PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]  # as torch counts
 
 
 class Section(BaseModel):
@@ -21,8 +24,8 @@ class Latent(Section):
 
     dim: PositiveInt
     distribution: Literal["normal", "uniform", "constant"]
-    loc: float
-    scale: float
+    loc: FiniteFloat
+    scale: FiniteFloat
 
 
 class Architecture(Section):
@@ -170,7 +173,7 @@ class Config(Section):
     """A whole run."""
 
     seed: NonNegativeInt
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(min_length=1, pattern=r"^\P{Cc}*$")]  # no control characters
     resume: str | None
     fork_from: str | None
     trust: list[str]
@@ -232,4 +235,5 @@ def _sentence(path: str, problem: Any, model: Any) -> str:
     if problem["type"] == "missing":
         return f"{path}: is missing"
     found = problem["input"]
-    return f"{path}: found {found!r} ({type(found).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    hint = "; in YAML it needs quotes" if path in TEXT_KEYS and isinstance(found, bool | int | float) else ""
+    return f"{path}: found {found!r} ({type(found).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,10 @@ def refuse_foreign_targets(plain: Mapping[str, Any], trust: Sequence[str], where
     packages = (*PLAIN_MODULES, *trust)
     for key, target in find_targets(plain).items():
         if not any(target.startswith(f"{package}.") for package in packages):
+            trusting = shlex.quote(f"trust=[{target.partition('.')[0]}]")
             raise UserError(
                 f"{where}: {key} is {target}, which is none of the components of gan_runner and torch; nothing of this "
-                f"run was loaded. If you trust it, add trust=[{target.split('.')[0]}]"
+                f"run was loaded. If you trust it, add {trusting}"
             )
         module, _, name = target.rpartition(".")
         if not target.startswith(tuple(f"{package}." for package in trust)):

@@ -8,32 +8,42 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
-
-def _number_as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-# Not empty, as an unset shell variable would be. A name such as 2024 arrives as a number.
-Folder = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text)]
+Folder = Annotated[str, Field(min_length=1)]  # not empty, as an unset shell variable would be
 Range = tuple[FiniteFloat, FiniteFloat]
+
+
+DESCRIPTIVE = ("class_names", "num_files", "remarks")  # attributes of a dataset that do not change its samples
+
+
+def in_one_line(text: object) -> str:
+    """Text in which line breaks, and whatever else would steer a terminal, are escaped: names come from the disk."""
+    kept = "\u200c\u200d"  # join letters, and do nothing else
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def first(names: Sequence[str], count: int = 5) -> str:
+    """The first of the names, in quotes, each in one line whatever is in it."""
+    return ", ".join(map(repr, names[:count])) + (" …" if len(names) > count else "")
 
 
 class Dataset(ABC):
     """Images (C, H, W) or vectors (D,) to train on, with labels unless `num_classes` is 0.
 
     `value_range` is the (lowest, highest) value that networks see, or None if values have no bounds. `skipped` names
-    the files that could not be read.
+    the files that could not be read, of `num_files` in all (0: unknown); `class_names` has a name for each class, its
+    number if there is none. `remarks` are sentences about the data, said once before a training.
     """
 
     classifier: str | None = None  # the extractor for these classes that ships with the package
     num_modes = 0  # how many modes the data have; 0: unknown
     independent_channels = False  # whether each channel is an image of its own
+    class_order: str | None = None  # how the classes got their numbers, where a run that goes on has to know
 
     def __init__(
         self,
@@ -41,6 +51,9 @@ class Dataset(ABC):
         value_range: Sequence[float] | None = None,
         num_classes: int = 0,
         skipped: Sequence[str] = (),
+        class_names: Sequence[str] = (),
+        num_files: int = 0,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.shape: tuple[int, ...] = tuple(shape)
         self.value_range: tuple[float, float] | None = None
@@ -51,6 +64,11 @@ class Dataset(ABC):
             self.value_range = (low, high)
         self.num_classes = num_classes
         self.skipped = list(skipped)
+        if class_names and len(class_names) != num_classes:
+            raise ValueError(f"{len(class_names)} class_names for {num_classes} classes")
+        self.class_names = tuple(map(in_one_line, class_names or range(num_classes)))
+        self.num_files = num_files
+        self.remarks = list(remarks)
 
     @abstractmethod
     def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
@@ -63,6 +81,10 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content, wherever it is: the same on every machine."""
+
+    def class_counts(self) -> list[int]:
+        """How many samples each class has; empty if they are not known."""
+        return []
 
     def held_out(self) -> "Dataset | None":
         """Data of the same kind that training never sees, or None if there are none."""
@@ -88,8 +110,11 @@ class ArrayDataset(Dataset):
         num_classes: int = 0,
         skipped: Sequence[str] = (),
         held_out: Callable[[], Dataset] | None = None,
+        class_names: Sequence[str] = (),
+        num_files: int = 0,
+        remarks: Sequence[str] = (),
     ) -> None:
-        super().__init__(data.shape[1:], value_range, num_classes, skipped)
+        super().__init__(data.shape[1:], value_range, num_classes, skipped, class_names, num_files, remarks)
         self._data = torch.as_tensor(data)
         self.labels = None if labels is None else torch.as_tensor(labels).long()
         if self._data.dtype != torch.uint8:
@@ -127,6 +152,9 @@ class ArrayDataset(Dataset):
             if tensor is not None:
                 digest.update(tensor.cpu().reshape(-1).numpy().data)
         return digest.hexdigest()
+
+    def class_counts(self) -> list[int]:
+        return [] if self.labels is None else self.labels.cpu().bincount(minlength=self.num_classes).tolist()
 
     def held_out(self) -> Dataset | None:
         return None if self._held_out is None else self._held_out()
@@ -168,31 +196,6 @@ class Distribution(Dataset):
         return self  # with another seed, its samples are fresh
 
     def fingerprint(self) -> str:
-        facts = json.dumps([type(self).__qualname__, vars(self)], sort_keys=True, default=lambda value: value.tolist())
+        parameters = {name: value for name, value in vars(self).items() if name not in DESCRIPTIVE}
+        facts = json.dumps([type(self).__qualname__, parameters], sort_keys=True, default=lambda value: value.tolist())
         return hashlib.sha256(facts.encode()).hexdigest()
-
-
-class DataFacts(BaseModel):
-    """What networks need to know of the data; in manifest.json, so that sampling needs no dataset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    shape: tuple[int, ...]  # (C, H, W) for images, (D,) for vectors
-    value_range: tuple[float, float] | None  # of the values that the networks see; None: unbounded
-    num_classes: int  # 0: unlabelled
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DataFacts":
-        return cls(shape=dataset.shape, value_range=dataset.value_range, num_classes=dataset.num_classes)
-
-    @property
-    def is_image(self) -> bool:
-        """Whether samples are (C, H, W) with one or three channels."""
-        return len(self.shape) == 3 and self.shape[0] in (1, 3)
-
-    def in_data_units(self, samples: Tensor) -> Tensor:
-        """Samples in the data's own units: images in [0, 1], whatever range networks use; vectors unchanged."""
-        if not self.is_image or self.value_range is None:
-            return samples.float()
-        low, high = self.value_range
-        return ((samples.float() - low) / (high - low)).clamp(0, 1)

@@ -1,5 +1,6 @@
 """CelebA: 202,599 aligned faces, with the official partition and forty attributes (Liu et al. 2015)."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -8,8 +9,11 @@ from typing import Literal, TypeVar
 import torch
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
-from gan_runner.datasets.image_files import Crop, ImageFiles, Size, load
+from gan_runner.datasets.decoding import Crop, Size
+from gan_runner.datasets.image_cache import load
+from gan_runner.datasets.image_files import ImageFiles
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.paths import as_path
 
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 T = TypeVar("T")
@@ -18,7 +22,7 @@ T = TypeVar("T")
 class CelebA(ArrayDataset):
     """The faces of one partition (3, height, width), 218×178 before `crop`; an `attribute` gives labels 0 and 1.
 
-    For `crop` and `size` see `image_files.load`. Raises `UserError` if a file is missing or malformed, or the attribute
+    For `crop` and `size` see `image_cache.load`. Raises `UserError` if a file is missing or malformed, or the attribute
     does not exist.
     """
 
@@ -32,7 +36,7 @@ class CelebA(ArrayDataset):
         size: Size,
         value_range: Range,
     ) -> None:
-        files = ImageFiles.find(_locate(Path(root).expanduser()))
+        files = ImageFiles.find(_locate(as_path("dataset.root", root)), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
         if split != "all":
             lines = _read_list(files.root, PARTITION, f"dataset.split={split}")
@@ -53,6 +57,9 @@ class CelebA(ArrayDataset):
             value_range=value_range,
             num_classes=0 if labels is None else 2,
             skipped=skipped,
+            class_names=() if attribute is None else (f"not {attribute}", attribute),
+            num_files=len(files.stamps),
+            remarks=files.remarks,
             held_out=partial(test, value_range=value_range) if split == "train" else None,
         )
 
@@ -60,9 +67,9 @@ class CelebA(ArrayDataset):
 def _locate(root: Path) -> Path:
     """The folder or zip of images, which is in `root` or is `root` itself."""
     for images in (root / "img_align_celeba", root / "img_align_celeba.zip"):
-        if images.exists():
+        if os.path.exists(images):
             return images
-    if root.is_file() or any(root.glob("*.jpg")):
+    if os.path.isfile(root) or any(root.glob("*.jpg")):
         return root
     raise UserError(
         f"dataset.root: no CelebA in '{root}'; put there img_align_celeba.zip or the folder img_align_celeba from it "
@@ -74,8 +81,11 @@ def _locate(root: Path) -> Path:
 def _read_list(images: Path, name: str, reason: str) -> list[str]:
     """The lines of the list `name`, which is next to the folder of images or inside it."""
     for file in (images.parent / name, images / name):
-        if file.is_file():
-            return file.read_text(errors="replace").splitlines()
+        if os.path.isfile(file):
+            try:
+                return file.read_text(errors="replace").splitlines()
+            except OSError as error:
+                raise UserError(f"{reason} needs the file '{file}', which cannot be read: {error.strerror}") from None
     raise UserError(f"{reason} needs the file '{images.parent / name}', which does not exist")
 
 

@@ -1,183 +1,193 @@
-"""Image files from a folder or a zip, decoded once into a memory-mapped cache."""
+"""The image files in a folder or a zip, and what else lies there."""
 
-import hashlib
-import io
-import json
 import os
-import sys
-import tempfile
+import stat
+import unicodedata
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-import numpy as np
-import torch
-from pydantic import NonNegativeInt, PositiveInt
-from torch import Tensor
-
+from gan_runner.datasets.decoding import extensions
+from gan_runner.datasets.walking import Walk, is_hidden
 from gan_runner.errors import UserError
-from gan_runner.paths import cache_folder
 
-Size = PositiveInt | tuple[PositiveInt, PositiveInt] | None  # the side of a square, or [height, width]; None: unchanged
-Crop = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None  # top, bottom, left, right
+_MOST_BYTES = 2**29  # of one file: more than any picture that Pillow agrees to decode
+# A zip may promise gigabytes in a few bytes. Pictures of one colour are compressed as much, but are not that large.
+_ABSURD_RATIO, _ABSURD_FROM = 200, 2**24
+_PIECE = 2**12  # bytes read at once, because bzip2 and LZMA decompress all that they are given
+_SHOWN = 3  # of the files that are left out for the same reason
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-CACHE_FORMAT = 1  # raise it when `decode` changes the pixels of the same file
-CHUNK = 512  # images decoded between two writes to the cache
+Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The images in a folder, at any depth, or in a zip; without hidden files, `__MACOSX` and other extensions.
+    """The images in a folder, at any depth, or in a zip; without hidden files and `__MACOSX`.
 
-    `stamps` has, for each relative name in sorted order, two numbers that change when the file does.
+    `stamps` has, for each relative name in sorted order, two numbers that change when the file does. Names have forward
+    slashes, whatever the zip has, and what cannot be printed is escaped. `folders` are the names of all folders, empty
+    ones too. `remarks` are sentences for the user about what is not used.
     """
 
     root: Path
     archive: zipfile.ZipFile | None
-    stamps: dict[str, tuple[int, int]]
+    stamps: dict[str, Stamp]
+    folders: tuple[str, ...]
+    remarks: list[str]
+    _sources: dict[str, str | zipfile.ZipInfo]  # by name: the path in a folder, or the entry of a zip
 
     @classmethod
-    def find(cls, root: Path) -> "ImageFiles":
-        """The images in `root`; raises `UserError` if it is not a folder or zip of images."""
-        archive = None
-        if root.is_dir():
-            walk = os.walk(root, followlinks=True)  # clusters assemble datasets from links
-            files = (Path(folder, name) for folder, _, names in walk for name in names)
-            stats = {file.relative_to(root).as_posix(): file.stat() for file in files if file.exists()}
-            stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-        elif root.exists():
-            try:
-                archive = zipfile.ZipFile(root)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise UserError(f"dataset.root: '{root}' is neither a folder nor a readable zip: {error}") from None
-            stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist() if not info.is_dir()}
-        else:
-            raise UserError(f"dataset.root: '{root}' does not exist; allowed: a folder or a .zip of images")
+    def find(cls, root: Path, lists: Collection[str] = ()) -> "ImageFiles":
+        """The images in `root`, beside which, in whatever folder, the dataset itself reads the files named in `lists`.
 
-        images = {name: stamps[name] for name in sorted(stamps) if _is_image(PurePosixPath(name))}
-        if not images:
-            raise UserError(f"dataset.root: no images in '{root}' (allowed: {', '.join(EXTENSIONS)})")
-        return cls(root, archive, images)
+        Raises `UserError` if `root` is not a folder or zip of images.
+        """
+        archive, found = None, _Inventory(lists)
+        try:
+            mode = os.stat(root).st_mode
+            if stat.S_ISDIR(mode):
+                found.take_folder(root)
+        except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+            raise UserError(f"dataset.root: '{root}' does not exist; allowed: a folder or a .zip of images") from None
+        except OSError as error:
+            raise UserError(f"dataset.root: '{root}' cannot be read: {error.strerror}") from None
+        if not stat.S_ISDIR(mode):
+            archive = _open_zip(root, mode)
+            found.take_zip(archive)
+
+        remarks = [f"{what} are left out ({len(names)}): {examples(names)}" for what, names in found.left_out.items()]
+        if not found.stamps:
+            what = "; ".join(remarks) or "it is empty"
+            raise UserError(f"dataset.root: no images in '{root}': {what} (allowed: {', '.join(sorted(extensions()))})")
+        stamps = dict(sorted(found.stamps.items()))
+        return cls(root, archive, stamps, tuple(sorted(found.folders)), remarks, found.sources)
 
     def read(self, name: str) -> bytes:
-        """The file's content; any exception if it is damaged."""
-        return self.archive.read(name) if self.archive else (self.root / name).read_bytes()
+        """The content of an image or of one of the `lists`; any exception if it is damaged."""
+        source = self._sources[name]
+        if isinstance(source, str):
+            with open(os.path.join(self.root, source), "rb") as file:
+                _refuse_large(os.fstat(file.fileno()).st_size)
+                return file.read()
+        assert self.archive is not None
+        return _read_entry(self.archive, source)
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.flag_bits & 1:
+        raise ValueError("it is encrypted")
+    _refuse_large(entry.file_size)
+    if entry.file_size > max(_ABSURD_FROM, _ABSURD_RATIO * entry.compress_size):
+        raise ValueError(f"it is absurdly compressed: {entry.compress_size} bytes for {entry.file_size}")
+    with archive.open(entry) as file:  # gives no more bytes than the entry says that it has
+        return b"".join(iter(lambda: file.read(_PIECE), b""))
 
 
-def load(
-    files: ImageFiles, names: list[str], size: Size, crop: Crop, channels: int
-) -> tuple[Tensor, list[str], list[str]]:
-    """Decodes `names` into images, uint8 (N, channels, height, width). Also returns their names, and those skipped.
-
-    They are decoded once: later calls find the result in the cache folder.
-
-    First `crop` takes rows top:bottom and columns left:right; then the largest centred part with the proportions of
-    `size` is resized to it. Images are rotated by their EXIF data, and transparent ones get a white background. Raises
-    `UserError` if fewer than two images can be decoded, or if they differ in size and `size` is None.
-    """
-    if crop is not None and not (crop[0] < crop[1] and crop[2] < crop[3]):
-        raise UserError(
-            f"dataset.crop is {list(crop)}; allowed: [top, bottom, left, right], top < bottom, left < right"
-        )
-    options = (size if size is None or isinstance(size, int) else list(size), crop and list(crop), channels)
-    stamped = [(name, *files.stamps[name]) for name in names]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, str(files.root.resolve()), options, stamped]).encode()).hexdigest()
-
-    cache = cache_folder()
-    pixels, index = cache / f"{key}.pixels", cache / f"{key}.json"
-    if not (pixels.exists() and index.exists()):
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as aside:
-                new_pixels, new_index = Path(aside, "pixels"), Path(aside, "index")
-                with new_pixels.open("wb") as file:
-                    facts = _decode_into(file, files, names, lambda content: decode(content, size, crop, channels))
-                new_index.write_text(json.dumps(facts))
-                os.replace(new_pixels, pixels)
-                os.replace(new_index, index)  # last, because it marks the entry as complete
-        except OSError as error:
-            raise UserError(
-                f"the cache of decoded images in '{cache}' cannot be written ({error}); "
-                "set GAN_RUNNER_CACHE to a folder with room"
-            ) from None
-
-    try:
-        facts = json.loads(index.read_text())
-        skipped = set(facts["skipped"])
-        kept = [name for name in names if name not in skipped]
-        mapped = np.memmap(pixels, np.uint8, mode="c", shape=(len(kept), *facts["shape"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} and its .pixels: are damaged ({error}); remove them to decode again") from error
-    return torch.from_numpy(mapped), kept, facts["skipped"]
+def _refuse_large(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
 
 
-def _decode_into(
-    target: IO[bytes], files: ImageFiles, names: list[str], decode: Callable[[bytes], np.ndarray]
-) -> dict[str, list]:
-    """Writes the images' bytes to `target` in order; returns one image's "shape" and the names "skipped"."""
-    from rich.console import Console
-    from rich.progress import Progress
+class _Inventory:
+    """What is found in a folder or a zip."""
 
-    def attempt(name: str) -> np.ndarray | str:
-        try:
-            return decode(files.read(name))
-        except Exception as error:  # on a broken file, Pillow's decoders raise almost anything
-            return f"{type(error).__name__}: {error}"
+    def __init__(self, lists: Collection[str]) -> None:
+        self._lists = lists
+        self.stamps: dict[str, Stamp] = {}
+        self.sources: dict[str, str | zipfile.ZipInfo] = {}
+        self.folders: set[str] = set()
+        self.left_out: dict[str, list[str]] = {}
 
-    first: tuple[str, tuple[int, ...]] | None = None
-    failures: dict[str, str] = {}
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor() as pool:
-        task = progress.add_task("Decoding images", total=len(names))
-        for start in range(0, len(names), CHUNK):
-            chunk = names[start : start + CHUNK]
-            for name, image in zip(chunk, pool.map(attempt, chunk), strict=True):
-                progress.advance(task)
-                if isinstance(image, str):
-                    failures[name] = image
+    def leave_out(self, reason: str, name: str) -> None:
+        self.left_out.setdefault(reason, []).append(f"'{plain_name(name)}'")
+
+    def take_folder(self, root: Path) -> None:
+        for path, entry in Walk(root, self.leave_out):
+            name = plain_name(path)
+            if entry is None:
+                self._add_folders((name, *_parents(name)))
+            elif self._is_used(name):
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    self.leave_out(f"files that cannot be read ({error.strerror})", path)
                     continue
-                first = first or (name, image.shape)
-                if image.shape != first[1]:
-                    raise UserError(
-                        f"dataset.size is null, which keeps every image's size, but (channels, height, width) is "
-                        f"{first[1]} in '{first[0]}' and {image.shape} in '{name}'; set dataset.size"
-                    )
-                target.write(image.tobytes())
-    if first is None or len(names) - len(failures) < 2:
-        example = next((f"; '{name}': {reason}" for name, reason in failures.items()), "")
-        raise UserError(
-            f"dataset.root: {len(names) - len(failures)} of {len(names)} images in '{files.root}' can be used, "
-            f"at least 2 are needed{example}"
-        )
-    return {"shape": list(first[1]), "skipped": list(failures)}
+                if os.access(entry.path, os.R_OK):
+                    self._add(name, path, (status.st_size, status.st_mtime_ns))
+                else:
+                    self.leave_out("files that may not be read", path)
+
+    def take_zip(self, archive: zipfile.ZipFile) -> None:
+        for entry in archive.infolist():
+            raw = _entry_name(entry)
+            name = plain_name(raw)
+            if any(map(is_hidden, name.split("/"))):
+                continue
+            if raw.endswith(("/", "\\")):
+                self._add_folders((name, *_parents(name)))
+            elif stat.S_ISLNK(entry.external_attr >> 16):
+                self.leave_out("links in a zip", name)
+            elif self._is_used(name):
+                self._add(name, entry, (entry.file_size, entry.CRC))
+
+    def _is_used(self, name: str) -> bool:
+        if self._is_list(name) or PurePosixPath(name).suffix.lower() in extensions():
+            return True
+        self._add_folders(_parents(name))
+        self.leave_out("files that are no images", name)
+        return False
+
+    def _add(self, name: str, source: str | zipfile.ZipInfo, stamp: Stamp) -> None:
+        if name in self.sources:
+            self.leave_out("files whose name another has", name)
+        self.sources[name] = source
+        self._add_folders(_parents(name))
+        if not self._is_list(name):
+            self.stamps[name] = stamp
+
+    def _is_list(self, name: str) -> bool:
+        return PurePosixPath(name).name in self._lists
+
+    def _add_folders(self, names: Iterable[str]) -> None:
+        self.folders.update(name for name in names if name)
 
 
-def decode(content: bytes, size: Size, crop: Crop, channels: int) -> np.ndarray:
-    """One file's image as uint8 (channels, height, width), see `load`; any exception if that fails."""
-    from PIL import Image, ImageOps
+def examples(shown: Iterable[str]) -> str:
+    """The first of them, in one line."""
+    first = sorted(shown)
+    return ", ".join(first[:_SHOWN]) + (" …" if len(first) > _SHOWN else "")
 
-    image: Image.Image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    if image.mode.startswith("I"):  # 16 bits, which Pillow may store in 32: keep the upper eight
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB" if channels == 3 else "L")
-    if crop is not None:
-        top, bottom, left, right = crop
-        if bottom > image.height or right > image.width:
-            raise ValueError(f"height {image.height} and width {image.width} are too small for dataset.crop")
-        image = image.crop((left, top, right, bottom))
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)  # (H, W) or (H, W, C)
-    return np.atleast_3d(pixels).transpose(2, 0, 1)
+
+def _parents(name: str) -> list[str]:
+    return [str(folder) for folder in PurePosixPath(name).parents][:-1]
+
+
+def plain_name(name: str) -> str:
+    """The name with forward slashes, relative, and without what cannot be printed in a line.
+
+    A zip that was made on Windows may have backslashes, and files that were unpacked from it without care.
+    """
+    parts = (part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+    plain = "/".join(parts)
+    if plain.isprintable():
+        return plain
+    escaped = (c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c for c in plain)
+    return "".join(escaped)
+
+
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    """The name of a zip's entry; some programs, macOS's among them, write UTF-8 without saying so."""
+    try:
+        return entry.filename if entry.flag_bits & 0x800 else entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
+
+
+def _open_zip(path: Path, mode: int) -> zipfile.ZipFile:
+    try:
+        if not stat.S_ISREG(mode):  # a pipe would be waited for
+            raise ValueError("it is no file")
+        return zipfile.ZipFile(path)
+    except Exception as error:  # on a damaged file, zipfile raises almost anything
+        raise UserError(f"dataset.root: '{path}' is neither a folder nor a readable zip: {error}") from None

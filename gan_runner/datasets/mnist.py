@@ -16,9 +16,17 @@ from torch import Tensor
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.errors import UserError
+from gan_runner.paths import as_path
 from gan_runner.randomness import rng
 
 TORCHVISION_CLASS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+CLASS_NAMES = {  # by number; a digit is its own name
+    "mnist": (),
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
 FILE_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -38,7 +46,7 @@ class MNIST(ArrayDataset):
         split: Literal["train", "test"],
         value_range: Range,
     ) -> None:
-        folder = Path(root).expanduser()
+        folder = as_path("dataset.root", root)
         raw = folder / TORCHVISION_CLASS[variant] / "raw"
         if download and not all(_find(split, folder, raw).values()):
             _download(variant, folder, raw)
@@ -61,7 +69,12 @@ class MNIST(ArrayDataset):
         test = partial(MNIST, variant=variant, root=root, download=False, split="test", value_range=value_range)
         has_test = split == "train" and all(_find("test", folder, raw).values())
         super().__init__(
-            images.unsqueeze(1), labels, value_range=value_range, num_classes=10, held_out=test if has_test else None
+            images.unsqueeze(1),
+            labels,
+            value_range=value_range,
+            num_classes=10,
+            held_out=test if has_test else None,
+            class_names=CLASS_NAMES[variant],
         )
         self.classifier = "digits" if variant == "mnist" else None
 

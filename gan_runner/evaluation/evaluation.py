@@ -24,6 +24,7 @@ from gan_runner.evaluation.reference import ReferenceSamples, read_reference
 from gan_runner.evaluation.report import Figure, Report
 from gan_runner.metrics import Extractor, Goal, Metric, Samples
 from gan_runner.randomness import rng
+from gan_runner.stopping import stopping
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]  # z, labels -> samples in the data's own units, on the CPU
 
@@ -91,6 +92,7 @@ class Evaluation:
         return generated, 0 if reference.real.extracted else real, 0 if reference.held_out.extracted else held_out
 
     def _advance(self, count: int, text: str) -> None:
+        stopping.leave_if_asked()
         self._done += count
         if self._progress is not None:
             self._progress.show(self._done, text)
@@ -127,7 +129,7 @@ class Evaluation:
         if with_pictures and self._facts.is_image:
             with _survived("no picture of real samples beside generated ones"):
                 sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
-                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS)
+                report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS, self._facts.class_names)
 
     def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
         """Adds the metric's figures to `report`, or why it failed."""

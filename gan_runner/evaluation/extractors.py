@@ -18,7 +18,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.classifier import ClassifierInfo, ClassifierNetwork
 from gan_runner.metrics import Extracted, Extractor, LazyImages, Need
-from gan_runner.paths import cache_folder, write_atomically
+from gan_runner.paths import as_path, cache_folder, write_atomically
 from gan_runner.tensor_files import all_finite, parse
 
 # Trained on one thread (OMP_NUM_THREADS=1, torch 2.14, AVX-512), by the following command. Its accuracy on MNIST's
@@ -184,7 +184,7 @@ def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extra
     the same images and labels. Any other choice is a file: a classifier (.safetensors) or Inception's weights (.pth).
     Raises `UserError` if the file is neither, or does not fit the data.
     """
-    path = Path(choice).expanduser()
+    path = as_path("evaluation.extractor", choice)
     if choice == "auto":
         path = classifier_path(dataset) if dataset.classifier is None else SHIPPED / f"{dataset.classifier}.safetensors"
         if dataset.classifier is None and not path.exists():

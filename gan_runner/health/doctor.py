@@ -5,6 +5,7 @@ They depend on the rows of metrics.jsonl alone, so a resumed run finds the same 
 
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,7 @@ class Finding:
 
     def __str__(self) -> str:
         sign = f"{self.name.replace('_', ' ')} (step {self.step}): {self.evidence}"
-        return f"{sign}. Likely cause: {self.cause}. Try: {', or '.join(self.to_try)}"
+        return f"{sign}. Likely cause: {self.cause}. Try: {', or '.join(map(shlex.quote, self.to_try))}"
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in health.json."""

@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -16,7 +20,8 @@ from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
 from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, remember, step
+from gan_runner.stopping import Left, stopping
 
 
 def why_not_compiled(state: State) -> str | None:
@@ -30,6 +35,7 @@ def why_not_compiled(state: State) -> str | None:
     return None
 
 
+COMPILERS = ("cc1plus", "clang")  # what works behind g++ and clang++
 Compiled = Callable[..., tuple[State, Terms]]  # `step`, as one graph
 
 
@@ -48,6 +54,8 @@ class CompiledStep:
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         self.game, self.average, self.eagerly = game, average, eagerly
+        # Of several processes, each may have come further than the others, which would wait for it.
+        self.may_leave = _may_leave_until_compiled if average is None else nullcontext
         self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
@@ -73,11 +81,14 @@ class CompiledStep:
                 return self._run(self.kinds[kind], state, batch, rates)
             say("compiling the step, which takes a minute or so …")
             begun = time.perf_counter()
-            with heartbeat.long_work():
+            with heartbeat.long_work(), self.may_leave():
                 compiled = self.compile(_copy_of(step))
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # perhaps in the middle of the step, which must not be taken again
+        except Left:
+            _end_compilers()
+            raise
         except Exception as error:  # before anything is computed; torch has many kinds of them
             self.gave_up = True
             say(f"warning: trainer.compile=true: the step cannot be compiled and is taken eagerly: {one_line(error)}")
@@ -97,8 +108,24 @@ class CompiledStep:
         state, computed = run(state, batch, Rates(*self.rates), self.game, True, by_functions, self.average)
         # A CUDA graph overwrites what it computed at the next step.
         penalties = newest_penalties(batch, computed)
-        state.penalties |= {name: penalty.clone() for name, penalty in penalties.items()}
+        remember(state, batch, {name: penalty.clone() for name, penalty in penalties.items()})
         return state, computed
+
+
+@contextmanager
+def _may_leave_until_compiled() -> Iterator[None]:
+    """A stop may leave the block until torch has compiled, and takes the step."""
+
+    def stay(_: Any) -> None:
+        stopping.stay()
+
+    callbacks = torch._dynamo.callback.callback_handler
+    callbacks.register_end_callback(stay)
+    try:
+        with stopping.may_leave():
+            yield
+    finally:
+        callbacks.remove_end_callback(stay)
 
 
 def _may_change(guards: Sequence[Any]) -> list[bool]:
@@ -107,6 +134,22 @@ def _may_change(guards: Sequence[Any]) -> list[bool]:
     Each graph serves one kind of step of one state, whose tensors stay what they are: the other 2,000 hold anyway.
     """
     return [guard.has_value and isinstance(guard.value, int | float | str) for guard in guards]
+
+
+def _end_compilers() -> None:
+    """Ends the compilers that torch has started, for which it would wait. Not a linker: it would leave half a file."""
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,comm="], capture_output=True, text=True, check=False).stdout
+    processes = [line.split(maxsplit=2) for line in listed.splitlines()]
+    ours = {str(os.getpid())}
+    for _ in processes:  # until no more are found
+        found = ours | {pid for pid, parent, _ in processes if parent in ours}
+        if found == ours:
+            break
+        ours = found
+    for pid, _, name in processes:
+        if pid in ours and Path(name).name.startswith(COMPILERS):
+            with suppress(OSError):  # it has ended
+                os.kill(int(pid), signal.SIGTERM)
 
 
 def _copy_of(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,12 +12,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
-from gan_runner.machine.signals import on_stop_signal
+from gan_runner.machine.signals import INTERRUPTED, interrupt, on_stop_signal
+from gan_runner.streams import lasting_streams
 
 GRACE = 10.0  # seconds: after one process has failed, the others are killed if they still run
 
@@ -71,7 +73,7 @@ def _wait(workers: Sequence[BaseProcess]) -> None:
             for worker in alive:
                 worker.kill()
         alive = [worker for worker in alive if worker.is_alive()]
-        if any(worker.exitcode is not None and (worker.exitcode < 0 or worker.exitcode == 1) for worker in workers):
+        if any(code is not None and (code < 0 or code in (1, INTERRUPTED)) for code in (w.exitcode for w in workers)):
             timeout = GRACE  # most notice the failure themselves, and rank 0 records it
 
 
@@ -80,7 +82,10 @@ def _worker(environment: dict[str, str], threads: int, function: Callable[..., i
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    raise SystemExit(function(*arguments))
+    status = INTERRUPTED
+    with suppress(KeyboardInterrupt), lasting_streams(), on_stop_signal(interrupt, once=True):
+        status = function(*arguments)
+    raise SystemExit(status)
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,11 @@ StyleGAN does. Unlike DistributedDataParallel, this works with gradient penaltie
 
 import importlib
 import os
+import signal
+import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -42,6 +46,7 @@ class Ranks:
             importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_LIMIT)
             self._patient_group: Any = dist.new_group(backend="gloo", timeout=NO_LIMIT)
+            self._main: tuple[object, int] = self._from_main((_machine(), os.getpid()))
 
     def place(self, device: Device) -> None:
         """Chooses this process's devices; `check_device` has found that they exist."""
@@ -112,8 +117,23 @@ class Ranks:
         return mine if self.is_main else function()  # type: ignore[return-value]
 
     def wait_for_main(self) -> None:
-        """Waits, however long, until rank 0 calls this too. All processes call it after rank 0 has worked alone."""
-        self._from_main(None)
+        """Waits, however long, until rank 0 calls this too. All processes call it after rank 0 has worked alone.
+
+        Meanwhile signals are answered, which in the middle of a collective they are not.
+        """
+        if self.size == 1:
+            return
+        arrived, pause = dist.barrier(self._patient_group, async_op=True), 0.001
+        while not arrived.is_completed():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        arrived.wait()
+
+    def tell_main(self) -> None:
+        """Passes the signal to stop on to rank 0, if it is on this machine: it may be at work alone for long."""
+        if not self.is_main and self._main[0] == _machine():
+            with suppress(OSError):  # it has ended
+                os.kill(self._main[1], signal.SIGTERM)
 
     def _from_main(self, value: Any) -> Any:
         if self.size == 1:
@@ -127,3 +147,9 @@ class Ranks:
         if self.size > 1:
             del self._patient_group  # it would keep Gloo's threads alive
             dist.destroy_process_group()
+
+
+def _machine() -> tuple[str, str]:
+    """In which other processes have the numbers that this process knows them by: a container is one, too."""
+    numbers = "/proc/self/ns/pid"
+    return socket.gethostname(), os.readlink(numbers) if os.path.lexists(numbers) else ""

@@ -1,5 +1,6 @@
 """Distances between the distributions of features, by torch-fidelity."""
 
+from functools import partial
 from typing import ClassVar
 
 from pydantic import PositiveInt
@@ -7,6 +8,7 @@ from pydantic import PositiveInt
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError
 from gan_runner.metrics.base import Goals, Metric, Samples
+from gan_runner.stopping import answering
 
 
 class FID(Metric):
@@ -23,8 +25,10 @@ class FID(Metric):
         from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
         self.require_enough(fake, real)
-        statistics = [fid_features_to_statistics(samples.features.double()) for samples in (fake, real)]
-        return {"fid": fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]}
+        # With Inception's features each of the two takes longer than a stop may wait.
+        features = [samples.features.double() for samples in (fake, real)]
+        statistics = [answering(fid_features_to_statistics, each) for each in features]
+        return {"fid": answering(partial(fid_statistics_to_metric, verbose=False), *statistics)[KEY_METRIC_FID]}
 
 
 class KID(Metric):

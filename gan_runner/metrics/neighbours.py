@@ -13,6 +13,7 @@ from gan_runner.metrics.base import Goals, LazyImages, Metric, Samples
 
 POINTS_AT_ONCE = 500  # points whose distances to a block of others are in memory at once
 BLOCK = 2**24  # numbers in such a block
+WORK = 2**31  # products of numbers at once, about a second: in between, a stop is answered
 SHOWN = 10  # samples of each kind in a picture
 TWINS = 4  # how often a sample may be in the data
 
@@ -69,7 +70,8 @@ class DensityCoverage(NeighbourMetric):
         self.require_enough(fake, real)
         points, centres = fake.features.double(), real.features.double()
         radii = nearest(centres, centres, self.neighbours, own=torch.arange(len(centres)))[0][:, -1]
-        inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(POINTS_AT_ONCE))  # (M,)
+        rows_at_once = _points_at_once(centres)
+        inside = sum((torch.cdist(rows, centres) < radii).sum(dim=0) for rows in points.split(rows_at_once))  # (M,)
         assert isinstance(inside, Tensor)
         density = float(inside.sum()) / (self.neighbours * len(fake))
         return {"coverage": float((inside > 0).double().mean()), "density": density}
@@ -103,7 +105,7 @@ class BirthdayParadox(Metric):
         near = usual_distances(truth, len(truth)).quantile(self.quantile)
         # By matrix products it would be faster, but duplicates would get a distance.
         direct = "donot_use_mm_for_euclid_dist"
-        some = points.split(POINTS_AT_ONCE)
+        some = points.split(_points_at_once(points))
         both = sum(int((torch.cdist(rows, points, compute_mode=direct) <= near).sum()) for rows in some)
         collisions = (both - len(points)) // 2  # `both` counts each pair twice, and each sample with itself
         return {"support_size": len(points) * (len(points) - 1) / (2 * max(collisions, 1))}
@@ -184,10 +186,10 @@ def nearest(points: Tensor, others: Tensor | LazyImages, k: int, own: Tensor | N
     distances = torch.full((len(points), 0), torch.inf, dtype=points.dtype)
     indices = torch.zeros(len(points), 0, dtype=torch.long)
     block = max(POINTS_AT_ONCE, BLOCK // points.shape[1])
-    size = max(1, min(POINTS_AT_ONCE, BLOCK // (k * points.shape[1])))
-    chunks = [slice(start, start + size) for start in range(0, len(points), size)]
     for start in range(0, len(others), block):
         part = others[start : start + block].flatten(1)
+        size = max(1, min(_points_at_once(part), BLOCK // (k * points.shape[1])))
+        chunks = [slice(start, start + size) for start in range(0, len(points), size)]
         found = [_nearest_in(part, points[i], k, None if own is None else own[i] - start) for i in chunks]
         for_each = [torch.cat(each) for each in zip(*found, strict=True)]
         distances = torch.cat([distances, for_each[0]], dim=1)
@@ -195,6 +197,11 @@ def nearest(points: Tensor, others: Tensor | LazyImages, k: int, own: Tensor | N
         distances, order = distances.sort(dim=1, stable=True)
         distances, indices = distances[:, :k], indices.gather(1, order)[:, :k]
     return distances, indices
+
+
+def _points_at_once(others: Tensor) -> int:
+    """How many points are compared at once with all of `others` (M, D)."""
+    return max(1, min(POINTS_AT_ONCE, WORK // others.numel()))
 
 
 def _nearest_in(others: Tensor, points: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """Who watches a training: an observer is called after the steps at which it is due."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -26,10 +28,12 @@ class Moment:
     """A step at which some observers are due, and what they make of it."""
 
     step: int
-    computed: dict[str, Tensor]  # by the step
-    trained: tuple[int, float]  # steps, and seconds spent on them, since observers last looked
+    computed: dict[str, Tensor] = field(default_factory=dict)  # by the step
+    trained: tuple[int, float] = (0, 0.0)  # steps, and seconds spent on them, since observers last looked
     row: Row = field(default_factory=dict)  # what is logged of this step
-    ending: Exception | None = None  # what ends the training when all have looked
+    is_ready: bool = False  # the state can be saved
+    is_left: bool = False  # not all have looked, because the run is to stop
+    ending: Exception | None = None  # what ends the training
 
 
 @dataclass
@@ -52,3 +56,16 @@ class Observer(ABC):
 
     def end(self, error: BaseException | None) -> None:  # noqa: B027 (most have nothing to do)
         """Called once when the training has ended, with what ended it early."""
+
+
+@dataclass(frozen=True)
+class Observers:
+    """All observers of a process, in the order in which they look."""
+
+    first: list[Observer]  # they are quick, and the checkpoint that is due comes last
+    slow: list[Observer]  # they change nothing but logs; what they add to a step is made up for where it was left
+    last: list[Observer]  # what all processes agree on
+    at_the_end: list[Observer]  # called where one of the last ends the training
+
+    def __iter__(self) -> Iterator[Observer]:
+        return chain(self.first, self.slow, self.last)

@@ -1,6 +1,6 @@
 """What a run can go on from: the newest checkpoints, the best one, and the weights to sample from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,31 +19,17 @@ from gan_runner.tensor_files import all_finite, dump
 
 
 @dataclass
-class Saving(Observer):
-    """Due at its own steps, and where one of the observers in `enders` may end the training."""
-
-    state: State
-    enders: Sequence[Observer]
-
-    def is_due(self, step: int) -> bool:
-        return super().is_due(step) or any(ender.is_due(step) for ender in self.enders)
-
-    def is_time(self, moment: Moment) -> bool:
-        """Whether there is something to save: the training ends here, or it is one of its own steps."""
-        return super().is_due(moment.step) or moment.ending is not None
-
-
-@dataclass
-class ReadyToSave(Saving):
+class ReadyToSave(Observer):
     """Before a checkpoint, in all processes: no weight may be other than finite, and penalties are made the mean.
 
     Each process holds the penalties of its own share of a batch; a run that goes on starts from their mean.
     """
 
+    state: State
     mean: Callable[[Tensor], Tensor]
 
     def __call__(self, moment: Moment) -> None:
-        if not self.is_time(moment):
+        if moment.is_ready:
             return
         if not all_finite(p for _, network in self.state.networks() for p in network.parameters):
             raise NotFinite("a weight is not finite")
@@ -51,34 +37,46 @@ class ReadyToSave(Saving):
         if penalties:
             means = self.mean(torch.stack(list(penalties.values())))
             self.state.penalties = dict(zip(penalties, means.unbind(), strict=True))
+        moment.is_ready = True
 
 
 @dataclass
-class Checkpoints(Saving):
-    """Writes checkpoints; where the disk is full, says so and goes on with the last good one, if the run may."""
+class Checkpoints(Observer):
+    """Writes checkpoints; where the disk is full, says so and goes on with the last good one, if the run may.
 
+    A checkpoint comes before what takes long, and carries what is known of its step by then: the row of that step in
+    metrics.jsonl comes when all have looked, and without it a run that goes on has them look first.
+    """
+
+    state: State
     directory: RunDirectory
     logger: Logger
     keep: int
+    saved: int = 0  # the newest step that is; there is nothing to save before the first
+
+    def begin(self, step: int) -> None:
+        self.saved = step
 
     def __call__(self, moment: Moment) -> None:
-        if not self.is_time(moment):
+        if moment.step == self.saved:
             return
         try:
-            self.save(moment.step)
+            self.save(moment)
         except OSError as error:
             if moment.step == self.steps or isinstance(moment.ending, Interrupted):
                 raise
             say(f"warning: no checkpoint at step {moment.step}: {error.strerror}; the last good one is kept")
 
-    def save(self, step: int) -> None:
+    def save(self, moment: Moment) -> None:
         """Writes everything that belongs to this step."""
-        path = self.directory.path
+        path, step = self.directory.path, moment.step
         self.logger.flush()
         if self.state.generator.is_trained:  # before the checkpoint, after which the last step is not taken again
             weights = dump({**self.state.sampled.state_dict(), "step": step})
             write_atomically(path / "generator.safetensors", weights)
-        checkpoint.save(path / "checkpoints", step, self.state.to_checkpoint(), self.keep)
+        kept = self.state.to_checkpoint() | checkpoint.pending(moment.row)
+        checkpoint.save(path / "checkpoints", step, kept, self.keep, self.every)
+        self.saved = step
         self.directory.write_json("status.json", {"state": "running", "step": step})
 
 

@@ -13,6 +13,7 @@ from gan_runner.observers.base import Moment, Observer, Row
 from gan_runner.observers.networks import Networks
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
+from gan_runner.stopping import stopping
 
 
 class BestSoFar:
@@ -46,7 +47,7 @@ class Evaluate(Observer):
 
     def __call__(self, moment: Moment) -> None:
         last = moment.step == self.steps
-        with heartbeat.long_work():
+        with heartbeat.long_work(), stopping.may_leave():
             self.report = self.evaluation(self.networks.sample, self.networks.seed, last, self.progress)
         if self.report.figures or self.report.failures:
             moment.row.update(self.report.row())

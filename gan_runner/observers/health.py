@@ -12,6 +12,7 @@ from gan_runner.observers.log import AfterOthers
 from gan_runner.observers.networks import Networks
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.logger import Logger
+from gan_runner.stopping import stopping
 
 
 @dataclass
@@ -40,7 +41,9 @@ class Health(AfterOthers):
         with self.surviving() as doctor:
             if moment.step % self.every == 0 or moment.step == self.steps:
                 networks = self.networks
-                moment.row |= doctor.examine(networks.generate, networks.generator, networks.discriminator)
+                with stopping.may_leave():
+                    figures = doctor.examine(networks.generate, networks.generator, networks.discriminator)
+                moment.row |= figures
                 self.tell(doctor, doctor.add({"step": moment.step, **moment.row}))
             elif moment.row:
                 doctor.add({"step": moment.step, **moment.row})

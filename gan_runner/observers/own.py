@@ -13,6 +13,7 @@ from gan_runner.errors import UserError, type_and_message
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.observers.networks import Networks
 from gan_runner.runs.logger import Logger
+from gan_runner.stopping import stopping
 
 
 class OwnObserver(Protocol):
@@ -50,7 +51,8 @@ class CallOwn(Observer):
 
     def __call__(self, moment: Moment) -> None:
         try:
-            found = dict(self.own(moment.step, self.networks, dict(moment.row)) or {})
+            with stopping.may_leave():
+                found = dict(self.own(moment.step, self.networks, dict(moment.row)) or {})
             pictures = {name: v for name, v in found.items() if isinstance(v, np.ndarray) and v.ndim == 3}
             figures = {name: float(value) for name, value in found.items() if name not in pictures}
         except Exception as error:

@@ -11,7 +11,10 @@ from gan_runner.observers.base import Moment, Observer
 
 @dataclass
 class Speed(Observer):
-    """Images a second while it trains, without what observers take; seconds since the run began or went on."""
+    """Images a second while it trains, without what observers take; seconds since the run began or went on.
+
+    A step that a run before this one has taken has none of these figures.
+    """
 
     batch_size: int
     device: torch.device
@@ -19,6 +22,8 @@ class Speed(Observer):
 
     def __call__(self, moment: Moment) -> None:
         count, seconds = moment.trained
+        if not count:
+            return
         moment.row["memory/peak_mib"] = peak_memory(self.device) / 2**20
         moment.row["speed/images_per_second"] = count * self.batch_size / seconds
         moment.row["time/seconds"] = time.perf_counter() - self.begun

@@ -1,29 +1,56 @@
 """What ends a training before its last step, in all of its processes at once."""
 
+import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from gan_runner.observers.base import Diverged, Interrupted, Moment, Observer
+from gan_runner.observers.log import AfterOthers
+from gan_runner.stopping import stopping
+
+LOOK = 2.0  # seconds between two looks of several processes at whether one of them was asked to stop
 
 
 @dataclass
 class StopWhenAsked(Observer):
-    """Ends the training after the step under way, once `ask` was called in any of the processes."""
-
-    processes: int
-    any_process: Callable[[bool], bool]
-    asked: bool = False
-
-    def ask(self) -> None:
-        """As a signal does."""
-        self.asked = True
+    """Ends the training of one process after the step under way, once it was asked to stop."""
 
     def is_due(self, step: int) -> bool:
-        """At once; or for several processes, which wait for each other to agree, where logging makes them do so."""
-        return self.asked if self.processes == 1 else super().is_due(step)
+        return stopping.asked
 
     def __call__(self, moment: Moment) -> None:
-        if self.any_process(self.asked) and moment.step < self.steps:
+        if moment.step < self.steps or moment.is_left:  # else nothing is left to do
+            moment.ending = Interrupted()
+
+
+@dataclass
+class StopTogether(AfterOthers):
+    """Ends the training of several processes, once one of them was asked to stop.
+
+    They look where they wait for each other anyway, and besides every few seconds. How many steps that are they agree
+    on as well, because their clocks differ.
+    """
+
+    mean: Callable[[Tensor], Tensor]
+    looked: tuple[int, float] = field(default=(0, 0.0), init=False)  # at which step, and when
+    next_look: int = field(default=0, init=False)
+
+    def begin(self, step: int) -> None:
+        self.looked = (step, time.perf_counter())
+
+    def is_due(self, step: int) -> bool:
+        return step >= self.next_look or super().is_due(step)
+
+    def __call__(self, moment: Moment) -> None:
+        (before, then), step, now = self.looked, moment.step, time.perf_counter()
+        wants = stopping.asked and (step < self.steps or moment.is_left)
+        in_a_look = LOOK * (step - before) / (now - then)
+        wanting, steps = self.mean(torch.tensor([float(wants), in_a_look])).tolist()
+        self.looked, self.next_look = (step, now), step + max(1, int(steps))
+        if wanting:
             moment.ending = Interrupted()
 
 

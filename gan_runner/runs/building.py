@@ -17,10 +17,18 @@ from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.machine.ranks import Ranks
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
+from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
+from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, remember, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def build_dataset(experiment: Experiment, before: Manifest) -> Dataset:
+    """The dataset, with the class numbers that it had `before`, in a run that goes on or is measured."""
+    wanted = experiment.config.architecture.conditional
+    dataset: Dataset = experiment.build("dataset", labels_wanted=wanted, class_order=before.class_order)
+    return dataset
 
 
 def build_generator(component: Component, architecture: Architecture, facts: DataFacts, seed: int) -> nn.Module:
@@ -71,8 +79,8 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
     """The optimizer of one network; what its class refuses becomes a `UserError`."""
     try:
         return make_optimizer(component.cls, component.values, list(parameters))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{component.key}: {component.cls.__name__} refuses its keys: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise component.refusal(error) from error
 
 
 def build_game(experiment: Experiment, facts: DataFacts) -> Game:
@@ -126,7 +134,7 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
 
     def eagerly(state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, Terms]:
         state, computed = step(state, batch, rates, game, measure, gradients, average)
-        state.penalties |= newest_penalties(batch, computed)
+        remember(state, batch, newest_penalties(batch, computed))
         return state, computed
 
     if not experiment.config.trainer.compile:

@@ -5,36 +5,48 @@ torch.hub: one rename publishes a checkpoint and the means to verify it.
 """
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from gan_runner.errors import UserError
-from gan_runner.paths import make_durable, write_atomically
+from gan_runner.paths import write_atomically
 from gan_runner.tensor_files import State, dump, parse
 
 BEST = "best.safetensors"
 _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 
-def save(directory: Path, step: int, state: State, keep: int) -> Path:
-    """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints."""
+def pending(row: Mapping[str, float]) -> State:
+    """What a checkpoint carries of its step's row, as letters: a name such as "loss/real" would be taken for two."""
+    return {"pending": torch.frombuffer(bytearray(json.dumps(row), "ascii"), dtype=torch.uint8)}
+
+
+def save(directory: Path, step: int, state: State, keep: int, every: int = 1) -> Path:
+    """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints.
+
+    One that was written out of turn, because the run was to stop, goes before any that `every` so many steps has one:
+    the run that goes on has the same in the end as one that was never stopped.
+    """
     directory.mkdir(exist_ok=True)
-    make_durable(directory / BEST)
     content = dump(state)
     path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_atomically(path, content)
-    for old in [*checkpoints(directory)[:-keep], *directory.glob(".*.tmp")]:  # and files that a kill left incomplete
+    in_turn = [old for old in checkpoints(directory) if step_of(old) % every == 0 and old != path]
+    for old in {*checkpoints(directory)} - {*[*in_turn, path][-keep:]}:
         old.unlink()
+    for incomplete in directory.glob(".*.tmp"):  # of a kill
+        incomplete.unlink()
     return path
 
 
 def save_best(directory: Path, step: int, state: State) -> None:
-    """Writes `state` as the best checkpoint, in place of the last one.
-
-    The next `save` makes it durable: a run that loses it resumes from before, and finds the same best again.
-    """
+    """Writes `state` as the best checkpoint, in place of the last one."""
     directory.mkdir(exist_ok=True)
-    write_atomically(directory / BEST, dump({**state, "step": step}), durable=False)
+    write_atomically(directory / BEST, dump({**state, "step": step}))
 
 
 def checkpoints(directory: Path) -> list[Path]:

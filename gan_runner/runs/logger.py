@@ -35,23 +35,29 @@ def read_metrics(path: Path) -> list[Row]:
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            if not all(isinstance(value, int | float) for value in row.values()):
-                raise ValueError
+            row = parse_row(line)
             rows.append({**row, "step": int(row["step"])})
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             raise UserError(f"{path}: line {number} is no row of metrics") from error
     return rows
+
+
+def parse_row(text: bytes | str) -> Row:
+    """Figures by tag; `ValueError` where it is anything else."""
+    row = json.loads(text)
+    if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+        raise ValueError
+    return row
 
 
 class Logger:
     """Opens the logs after `step` (0: a new run), and removes later rows, so that no step is logged twice.
 
     The last step of a run is always logged; when the run is extended, `scheduled` gives what its schedule would have
-    logged at that step, and the rest is dropped.
+    logged at that step, and the rest is dropped. If `step` itself is pending, its events are written once more.
     """
 
-    def __init__(self, directory: Path, step: int, scheduled: Callable[[Row], Row]) -> None:
+    def __init__(self, directory: Path, step: int, scheduled: Callable[[Row], Row], is_pending: bool = False) -> None:
         self._path = directory / "metrics.jsonl"
         rows = (
             scheduled(row) if row["step"] == step else row for row in read_metrics(self._path) if row["step"] <= step
@@ -60,14 +66,14 @@ class Logger:
         write_atomically(self._path, b"".join(map(_line, self.rows)))
         self._file = self._path.open("ab", buffering=0)
         self._size = self._path.stat().st_size
-        self._events = EventFile(directory, step + 1 if step else 0)
+        self._events = EventFile(directory, step + (not is_pending) if step else 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes a row, and the same values as TensorBoard scalars."""
+        """Writes a row, and before it the same values as TensorBoard scalars: with its row, all of a step is there."""
         row = {"step": step, **values}
+        self._events.add(step, *(summaries.scalar(tag, value) for tag, value in values.items()))
         self.rows.append(row)
         self._append(_line(row))
-        self._events.add(step, *(summaries.scalar(tag, value) for tag, value in values.items()))
 
     def _append(self, line: bytes) -> None:
         try:
@@ -93,17 +99,17 @@ class Logger:
         """Writes Markdown to TensorBoard's text tab."""
         self._events.add(step, summaries.text(tag, text))
 
-    def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str]) -> None:
-        """Writes what does not change during a run: what tells it from others, by which figures, and a chart's layout.
+    def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str], data: str) -> None:
+        """Writes what does not change during a run: what tells it from others, its figures, a chart's layout, its data.
 
         TensorBoard's HParams tab shows both as columns, so a value that all runs have is no hyperparameter.
         """
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in hyperparameters.items()}
         about = summaries.hparams(values, dict.fromkeys(metrics))
-        self._events.add(0, *about, summaries.custom_scalars(CHART))
+        self._events.add(0, *about, summaries.custom_scalars(CHART), summaries.text("data", data))
 
     def flush(self) -> None:
-        """Waits until all rows are on the disk. Called before a checkpoint, which must not be ahead of the logs."""
+        """Waits until all rows are on the disk: before a checkpoint, as it must not be ahead of earlier steps' rows."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

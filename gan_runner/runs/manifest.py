@@ -5,7 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
@@ -33,6 +33,14 @@ class Manifest(BaseModel):
         path = run / "manifest.json"
         manifest: Manifest = validate(cls, read_json(path), str(path))
         return manifest
+
+    @property
+    def class_order(self) -> Literal["number", "text"]:
+        """How folders of images got their class numbers: earlier versions took the order of the text, and said nothing.
+
+        A run that goes on keeps its numbers.
+        """
+        return "text" if self.data and self.data.get("class_order", "text") == "text" else "number"
 
     @property
     def threads(self) -> int | None:

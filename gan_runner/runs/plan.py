@@ -1,6 +1,6 @@
 """Which run a command means: a new one, or an existing one that it continues unchanged."""
 
-import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.config.composition import Request
+from gan_runner.config.grammar import literal, override
 from gan_runner.config.trust import find_targets
-from gan_runner.errors import UserError, did_you_mean
+from gan_runner.errors import UserError, did_you_mean, one_line
+from gan_runner.paths import as_path
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
-# The keys that a resumed run may change, because they do not change its results.
-MAY_CHANGE = ("dataset.root", "dataset.download", "device", "trainer.steps", "resume", "trust")
+# The keys that a resumed run may change, because they do not change its results; other data are refused anyway.
+MAY_CHANGE = ("dataset.root", "dataset.download", "dataset.allow_empty", "device", "trainer.steps", "resume", "trust")
 
 
 NO_CHOICES = ("resume", "fork_from", "trust", "name", "hydra.", "hydra/")  # they say nothing of how a run trains
@@ -35,6 +37,25 @@ class Plan:
         """Whether it continues an existing run."""
         return self.stored is not None
 
+    @property
+    def has_other_place_of_data(self) -> bool:
+        """Whether an existing run would go on with data from elsewhere."""
+        return self.stored is not None and place_of_data(self.stored) != place_of_data(self.plain)
+
+
+def place_of_data(plain: Mapping[str, Any]) -> Path | None:
+    """Where the data of a configuration are, from any working directory; None for data from nowhere."""
+    root = plain["dataset"].get("root")
+    return as_path("dataset.root", root).absolute() if isinstance(root, str) else None
+
+
+def with_place_of_data(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as a run keeps it: its data are found again from another working directory."""
+    place = place_of_data(plain)
+    if place is None or not place.exists():  # a root that a user's own class understands
+        return plain
+    return plain | {"dataset": plain["dataset"] | {"root": str(place)}}
+
 
 def make_plan(request: Request) -> Plan:
     """The plan for `request`: a new run or an existing one. Changes nothing on the disk. Raises `UserError`."""
@@ -46,7 +67,7 @@ def make_plan(request: Request) -> Plan:
         if plain[key] == "":  # an unset variable, most likely; Path("") would be the current directory
             raise UserError(f"{key}: is empty; allowed: a run directory")
     if plain["resume"] is not None:
-        path = Path(str(plain["resume"])).expanduser()  # a directory's name may be a number
+        path = as_path("resume", str(plain["resume"]))
         stored = read_run(path, trust, "resume")
         wanted = _with_overrides(stored, request)
     elif request.directory_chosen and is_run(request.directory):
@@ -66,7 +87,7 @@ def _with_overrides(stored: dict[str, Any], request: Request) -> dict[str, Any]:
     """The configuration of a run, changed by what the user typed besides `resume`."""
     if request.overridden.get("experiment") is not None:
         return request.plain
-    wanted = OmegaConf.create(stored)
+    wanted = OmegaConf.create(_literally(stored))
     OmegaConf.set_struct(wanted, True)
     for key, value in request.overridden.items():
         if key.startswith(("hydra.", "hydra/")):
@@ -80,9 +101,21 @@ def _with_overrides(stored: dict[str, Any], request: Request) -> dict[str, Any]:
         except OmegaConfBaseException as error:
             allowed = OmegaConf.select(wanted, parent) or {}
             raise UserError(f"{key}: the run has no such key; {did_you_mean(name, allowed)}") from error
-    resolved = OmegaConf.to_container(wanted)
+    try:
+        resolved = OmegaConf.to_container(wanted, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def _literally(node: Any) -> Any:
+    """Values that are resolved, for OmegaConf to resolve once more: a `${` in them is only text."""
+    if isinstance(node, dict):
+        return {key: _literally(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literally(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
 
 
 def changed_keys(before: Any, after: Any, key: str = "") -> list[str]:
@@ -107,7 +140,7 @@ def refuse_changes(plan: Plan) -> None:
     if changes:
         raise UserError(
             f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "
-            f"To start a new run of what you choose from its weights: fork_from={shlex.quote(str(path))}"
+            f"To start a new run of what you choose from its weights: {override('fork_from', path)}"
         )
     before, after = stored["trainer"]["steps"], wanted["trainer"]["steps"]
     if after < before:

@@ -18,6 +18,7 @@ from gan_runner.config.composition import Request, parse
 from gan_runner.console import logged, say, say_traceback
 from gan_runner.errors import UserError
 from gan_runner.heartbeat import heartbeat
+from gan_runner.machine.signals import interrupt, on_stop_signal
 from gan_runner.status import Status
 from gan_runner.sweeps.jobs import State
 
@@ -75,7 +76,7 @@ def run_job(order: Order, sweep: Connection) -> None:
 
         torch.set_num_threads(order.threads)
         os.environ.pop("OMP_NUM_THREADS", None)  # not the user's: a run that goes on keeps the number that it had
-    with logged() as log:
+    with logged() as log, on_stop_signal(interrupt, once=True):
         log.open(log_file)
         try:
             swept = parse([f"{key}={value}" for key, value in order.swept.items()])
@@ -84,6 +85,8 @@ def run_job(order: Order, sweep: Connection) -> None:
         except UserError as error:
             say(f"error: {error}")
             status = Status.REFUSED
+        except KeyboardInterrupt:  # before there was anything to save
+            status = Status.INTERRUPTED
         except BaseException as error:  # sys.exit in a user's class, too
             say_traceback(error)
             status = Status.FAILED

@@ -85,7 +85,10 @@ class SweepDirectory:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """The sweep in `path`, one without jobs if there is none. Raises `UserError`."""
+    """The sweep in `path`, one without jobs if there is none. Raises `UserError`, also if none could be there."""
+    in_the_way = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not in_the_way.is_dir():
+        raise UserError(f"{path}: cannot be the directory of a sweep, because {in_the_way} is a file")
     file = path / "sweep.json"
     content = read_json(file) or {"command": [], "swept": [], "jobs": {}}
     sweep: Sweep = validate(Sweep, content, str(file))

@@ -9,7 +9,7 @@ from gan_runner.config.composition import JobRequest
 from gan_runner.errors import UserError
 from gan_runner.names import job_name, with_hash
 from gan_runner.runs.directory import is_run
-from gan_runner.runs.plan import MAY_CHANGE, Plan, refuse_changes
+from gan_runner.runs.plan import MAY_CHANGE, Plan, place_of_data, refuse_changes
 from gan_runner.sweeps.jobs import Job, Sweep, look_at_run
 
 Leaves = dict[str, str]  # a configuration: each value as text, by its whole key
@@ -21,7 +21,7 @@ class Task:
 
     name: str
     job: Job
-    to_do: str  # run, resume, extend, retry; "" for nothing
+    to_do: str  # run, resume, extend, retry, check; "" for nothing
     why: str = ""  # nothing is done
 
 
@@ -82,7 +82,9 @@ def _plan_job(name: str, before: Job | None, request: JobRequest, directory: Pat
     if job.state == "pruned":
         return Task(name, job, "", "its search has left it behind")
     if job.state == "completed":
-        return Task(name, job, "extend") if job.steps > job.step else Task(name, job, "", "nothing is left to do")
+        has_moved = place_of_data(before.config) != place_of_data(job.config)  # to the same data, the job will check
+        to_do = "extend" if job.steps > job.step else "check" if has_moved else ""
+        return Task(name, job, to_do, "" if to_do else "nothing is left to do")
     return Task(name, job, "resume" if job.state == "interrupted" else "run")
 
 

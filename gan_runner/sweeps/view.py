@@ -14,7 +14,13 @@ from gan_runner.sweeps.plan import Task
 from gan_runner.tables import Table, draw
 
 PAUSE = 60.0  # seconds between two plain lines about running jobs
-BEGINS = {"run": "begins", "resume": "goes on", "extend": "goes on", "retry": "is tried again"}
+BEGINS = {
+    "run": "begins",
+    "resume": "goes on",
+    "extend": "goes on",
+    "retry": "is tried again",
+    "check": "is completed if the data are the same",
+}
 SHOWN = 12  # running jobs in the live view
 
 

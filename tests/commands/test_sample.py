@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import re
@@ -107,7 +108,12 @@ def test_images_without_their_data(conditional):
     assert values.max() <= 1
     assert values.min() < 0.45 < 0.55 < values.max()
     with Image.open(out / "grid.png") as grid:
-        assert grid.size == (4 * SIDE + 3 * 2, 3 * SIDE + 2 * 2)
+        # To the left of the samples stand the names of the classes; a row is as high as these.
+        width = 4 * SIDE + 3 * 2
+        assert grid.size[0] > width + 20
+        assert grid.size[1] == 3 * 12 + 2 * 2
+        sheet = np.asarray(grid)[:, grid.size[0] - width :, 0]
+        assert np.array_equal(sheet[14 + 4 : 14 + 4 + SIDE, :SIDE], np.round(values[4, 0] * 255))
     singles = sorted((out / "images").iterdir())
     assert [p.name for p in singles] == [f"{i:06}.png" for i in range(10)]
     assert np.array_equal(np.asarray(Image.open(singles[7]))[..., 0], np.round(values[7, 0] * 255))
@@ -246,7 +252,10 @@ def test_help_needs_no_torch(tmp_path):
         ("seed=-1", "seed: found -1"),
         ("columns=1.5", "columns: found 1.5"),
         ("interpolate=[3]", "interpolate: found [3]"),
-        ("label=-1", "label: found -1"),
+        ("label=-1", "label=-1: the generator of RUN is unconditional"),
+        ("label=[1]", "label=[1]: the generator of RUN is unconditional"),
+        ("label=true", "label=true: the generator of RUN is unconditional"),
+        ("label=''", "label: found ''"),
         ("label=0", "label=0: the generator of RUN is unconditional"),
         ("device=ddp", "device=ddp: this command is one process"),
         ("device=data_parallel", "device=data_parallel: this command is one process"),
@@ -261,10 +270,70 @@ def test_what_cannot_be_asked_for(pattern, override, message):
     assert not (pattern / "sampled").exists()
 
 
-def test_a_label_out_of_range(conditional):
-    with pytest.raises(UserError, match=r"label=3: .* has the classes 0 to 2"):
-        sample(f"run={conditional}", "label=3")
+@pytest.mark.parametrize("label", ["3", "-1", "class_3", "00", "Class_1"])
+def test_a_label_that_is_no_class(conditional, label):
+    nearest = "(did you mean 'class_[012]'[?] )?" if "lass" in label else ""
+    names = r"their names: 'class_0', 'class_1', 'class_2'"
+    with pytest.raises(UserError, match=rf"label={label}: .* has the classes 0 to 2; {nearest}\({names}\)$"):
+        sample(f"run={conditional}", f"label={label}")
     assert not (conditional / "sampled").exists()
+
+
+def named(run: Path, names: list[str] | None) -> None:
+    """Gives the classes of a run other names; None: none, as in a run of an earlier version."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["data"]["class_names"], manifest["data"]["class_order"]
+    if names is not None:
+        manifest["data"]["class_names"] = names
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("names", "typed", "number"),
+    [
+        (["cat", "dog", "eel"], "dog", 1),
+        (["cat", "dog", "eel"], "2", 2),
+        (["2", "10", "007"], "2", 0),  # a name, although it could be a number
+        (["2", "10", "007"], "10", 1),
+        (["2", "10", "007"], "'007'", 2),
+        (["2", "10", "007"], "0", 0),
+        (["cafe\u0301", "Жук", "big dog"], "'café'", 0),  # typed as one character, stored as two
+        (["cafe\u0301", "Жук", "big dog"], "'Жук'", 1),
+        (["cafe\u0301", "Жук", "big dog"], "'big dog'", 2),
+        (["a\nb", "c", "d"], "'a\nb'", 0),
+        (None, "2", 2),
+    ],
+)
+def test_a_class_is_chosen_by_its_name_or_else_by_its_number(conditional, capsys, names, typed, number):
+    run = f"run={conditional}"
+    expected = samples(run, "count=3", f"label=class_{number}")
+    named(conditional, names)
+    capsys.readouterr()
+    assert np.array_equal(samples(run, "count=3", f"label={typed}"), expected)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("label=")
+    assert line.endswith(f"number {number}")
+
+
+def test_a_run_of_an_earlier_version_has_the_rows_that_it_had(conditional):
+    run = f"run={conditional}"
+    before = samples(run, "count=12", "columns=4")
+    named(conditional, None)
+    assert np.array_equal(samples(run, "count=12", "columns=4"), before)
+    with pytest.raises(UserError, match=r"label=cat: .* has the classes 0 to 2$"):
+        sample(run, "label=cat")
+
+
+@pytest.mark.parametrize("names", [["a", "b"], "abc", [1, 2, 3], ["a", "b", "c", "d"]])
+def test_class_names_that_do_not_fit_are_refused(conditional, names):
+    named(conditional, names)
+    with pytest.raises(UserError, match=r"manifest\.json: data"):
+        sample(f"run={conditional}")
+
+
+def test_the_grid_of_one_class_has_no_names(conditional):
+    with Image.open(sample(f"run={conditional}", "count=8", "columns=4", "label=1") / "grid.png") as grid:
+        assert grid.size == (4 * SIDE + 3 * 2, 2 * SIDE + 2)
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])

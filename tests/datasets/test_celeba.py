@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gan_runner.datasets import CelebA
+from gan_runner.datasets.image_files import ImageFiles
 from gan_runner.errors import UserError
 
 NAMES = [f"{number:06}.jpg" for number in range(1, 7)]
@@ -144,3 +145,25 @@ def test_a_missing_celeba_is_answered_with_what_goes_where(tmp_path: Path) -> No
         celeba(tmp_path / "nowhere")
     for part in ("nowhere", "img_align_celeba.zip", "list_eval_partition.txt", "list_attr_celeba.txt", "https://"):
         assert part in str(refused.value)
+
+
+def test_a_list_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, **_: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(
+        UserError, match=r"needs the file '.*list_eval_partition\.txt', which cannot be read: Permission"
+    ):
+        celeba(root, split="train")
+
+
+def test_lists_beside_the_faces_are_not_left_out(root: Path) -> None:
+    for name in (image_list for image_list in root.iterdir() if image_list.is_file()):
+        shutil.copy(name, root / "img_align_celeba")
+    (root / "img_align_celeba" / "notes.txt").touch()
+    (root / "img_align_celeba" / "again").symlink_to("..")
+    files = ImageFiles.find(root / "img_align_celeba", lists=("list_eval_partition.txt", "list_attr_celeba.txt"))
+    assert [remark for remark in files.remarks if "list_" in remark] == []
+    assert len(files.remarks) == 2
+    assert len(celeba(root / "img_align_celeba")) == 6

@@ -1,4 +1,3 @@
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_runner.datasets import Images, image_files
+from gan_runner.datasets import Images
 from gan_runner.errors import UserError
-
-RANDOM = np.random.default_rng(0)
-
-
-def picture(height: int = 8, width: int = 8) -> np.ndarray:
-    return RANDOM.integers(0, 256, (height, width, 3), np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
+from tests.datasets.made_up import picture, save
 
 
 def images(root: Path, **keys: Any) -> Images:
@@ -78,24 +66,12 @@ def test_a_zip_is_as_good_as_its_folder(tmp_path: Path, names: tuple[str, str]) 
             save(tmp_path / "folder" / name, picture())
             archive.write(tmp_path / "folder" / name, name)
         archive.writestr("__MACOSX/._1.png", b"resource fork")
-        archive.writestr("folder.png/", b"")
+        archive.writestr("cat/folder.png/", b"")
     folder, zipped = images(tmp_path / "folder"), images(tmp_path / "images.zip")
     assert len(zipped) == 2
     assert zipped.num_classes == (2 if "cat" in names[0] else 0)
     assert zipped.skipped == []
     assert zipped.fingerprint() == folder.fingerprint()
-
-
-def test_what_is_no_image_is_ignored(flat: tuple[Path, np.ndarray]) -> None:
-    root, _ = flat
-    for name in ("notes.txt", ".hidden.png", ".thumbnails/a.png", "__MACOSX/a.png", "Thumbs.db"):
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(b"not an image")
-    (root / "folder.png").mkdir()
-    (root / "dangling.png").symlink_to(root / "nowhere.png")
-    data = images(root)
-    assert len(data) == 3
-    assert data.skipped == []
 
 
 def test_linked_folders_are_followed(flat: tuple[Path, np.ndarray], tmp_path: Path) -> None:
@@ -234,76 +210,3 @@ def test_roots_that_are_no_image_folder_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"dataset\.root: .*{problem}") as refused:
             images(tmp_path / name)
         assert str(tmp_path / name) in str(refused.value)
-
-
-def test_images_are_decoded_once(flat: tuple[Path, np.ndarray], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, contents = flat
-    images(root)
-    assert len(list(cache.iterdir())) == 2
-    monkeypatch.setattr(image_files, "decode", lambda *_: pytest.fail("decoded again"))
-    assert np.array_equal(pixels(images(root)), contents)
-
-
-def test_the_cache_follows_files_and_preprocessing(flat: tuple[Path, np.ndarray]) -> None:
-    root, contents = flat
-    assert images(root, size=4).shape == (3, 4, 4)
-    assert images(root, crop=(0, 2, 0, 2)).shape == (3, 2, 2)
-    assert images(root, channels=1).shape == (1, 8, 8)
-    images(root)
-    replacement = 255 - contents[1]
-    stat = (root / "b.png").stat()
-    save(root / "b.png", replacement)
-    os.utime(root / "b.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert np.array_equal(pixels(images(root))[1], replacement)
-    save(root / "d.png", picture())
-    assert len(images(root)) == 4
-    (root / "a.png").unlink()
-    assert len(images(root)) == 3
-
-
-def test_half_a_cache_entry_is_none(flat: tuple[Path, np.ndarray], cache: Path) -> None:
-    root, contents = flat
-    images(root)
-    for suffix in (".json", ".pixels"):
-        next(cache.glob(f"*{suffix}")).unlink()
-        assert np.array_equal(pixels(images(root)), contents)
-
-
-@pytest.mark.parametrize(("suffix", "content"), [(".pixels", b"short"), (".json", b"{"), (".json", b'{"skipped": []}')])
-def test_a_damaged_cache_entry_is_named(
-    flat: tuple[Path, np.ndarray], cache: Path, suffix: str, content: bytes
-) -> None:
-    images(flat[0])
-    next(cache.glob(f"*{suffix}")).write_bytes(content)
-    with pytest.raises(UserError, match=r"\.json and its \.pixels: are damaged .*; remove them to decode again"):
-        images(flat[0])
-
-
-def test_a_batch_is_read_only_to_the_cache(flat: tuple[Path, np.ndarray]) -> None:
-    root, contents = flat
-    images(root)._data.zero_()
-    assert np.array_equal(pixels(images(root)), contents)
-
-
-def test_a_cache_that_cannot_be_written_is_named(
-    flat: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=rf"{tmp_path / 'file'}.*GAN_RUNNER_CACHE"):
-        images(flat[0])
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_a_full_disk_is_named_and_leaves_nothing(
-    flat: tuple[Path, np.ndarray], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = Path.open
-
-    def open_full(path: Path, *args: Any, **kwargs: Any) -> Any:
-        return original(Path("/dev/full") if path.name == "pixels" else path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(UserError, match=r"No space left on device.*GAN_RUNNER_CACHE"):
-        images(flat[0])
-    assert list(cache.iterdir()) == []

@@ -84,6 +84,16 @@ class StoredStatus(Stored):
     message: str | None = None
 
 
+class StoredData(Stored):
+    """The data in manifest.json; of what earlier versions wrote, only the skipped files."""
+
+    description: str = ""
+    class_names: list[str] = []
+    class_counts: list[NonNegativeInt] = []
+    remarks: list[str] = []
+    skipped: NonNegativeInt = 0
+
+
 class Origin(Manifest):
     """manifest.json: what a run was made with."""
 
@@ -134,6 +144,7 @@ class Run:
     evaluation: StoredEvaluation = field(default_factory=StoredEvaluation)
     health: StoredHealth = field(default_factory=StoredHealth)
     origin: Origin = field(default_factory=Origin)
+    data: StoredData = field(default_factory=StoredData)
 
     @property
     def seed(self) -> int:
@@ -209,6 +220,7 @@ def read_one(path: Path, key: str = "run", name: str = "", job: StoredJob | None
         evaluation=_read(StoredEvaluation, path / "evaluation.json"),
         health=_read(StoredHealth, path / "health.json"),
         origin=origin,
+        data=validate(StoredData, origin.data, f"{path / 'manifest.json'}: data"),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from gan_runner.config import composition
 from gan_runner.console import rounded
 from gan_runner.sweeps.report.charts import Chart, Series, line_chart
-from gan_runner.sweeps.report.collect import Run, StoredFigure, StoredFinding
+from gan_runner.sweeps.report.collect import Run, StoredData, StoredFigure, StoredFinding
 from gan_runner.sweeps.report.groups import flat, shown
 from gan_runner.sweeps.report.page import Charts, Code, Page, Part, Pictures, Section, Table, Text
 from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbnail
@@ -15,6 +15,7 @@ from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbna
 SIDE = 320  # of a grid of samples, in pixels
 LARGE_SIDE = 640  # of a picture of an evaluation
 TIMES = 6  # at which samples are shown
+CLASSES = 100  # in a table
 NOT_SHOWN = ("name", "resume", "trust", "device.kind")  # that these differ from the defaults tells nothing
 FAMILIES = ("loss", "score", "gradient_norm")  # whose figures share a chart
 OTHERS = ("divergence/", "theory/", "observer/")
@@ -28,6 +29,7 @@ def run_page(run: Run) -> Page:
         Section("Curves", [Charts(curves(run))]),
         Section("Samples over the run", [Pictures(samples(run))]),
         Section("Pictures", [Pictures(evaluation_pictures(run))]),
+        Section("Data", data(run.data)),
         Section("Changed from the defaults", changes(run)),
         Section("Made with", made_with([run])),
         Section("Command", command(run.origin.command)),
@@ -87,7 +89,7 @@ def health(findings: Sequence[StoredFinding]) -> list[Part]:
             "it still holds" if found.resolved is None else f"until step {found.resolved:,}",
             found.evidence,
             found.cause,
-            ", or ".join(found.to_try),
+            ", or ".join(map(shlex.quote, found.to_try)),
         ]
         for found in findings
     ]
@@ -135,6 +137,24 @@ def _existing(found: Iterable[Thumbnail | None]) -> list[Thumbnail]:
     return [picture for picture in found if picture is not None]
 
 
+def data(stored: StoredData) -> list[Part]:
+    """What the data are, what of them was not used, and their classes."""
+    skipped = [f"images that could not be used are left out ({stored.skipped:,})"] if stored.skipped else []
+    told = [stored.description, *stored.remarks] if stored.description else []
+    return [*map(Text, told + skipped), *class_table(stored.class_names, stored.class_counts)]
+
+
+def class_table(names: Sequence[str], counts: Sequence[int]) -> list[Part]:
+    """The first classes by number and name, with how many samples each has, if that is known."""
+    rows = [[str(number), name] for number, name in enumerate(names[:CLASSES])]
+    for row, count in zip(rows, counts, strict=False):
+        row.append(f"{count:,}")
+    if len(names) > CLASSES:
+        rows.append(["…", f"{len(names) - CLASSES:,} more, in manifest.json", ""])
+    heads = ["number", "class", *(["samples"] if counts else [])]
+    return [Table(heads, [[*row, ""][: len(heads)] for row in rows])] if rows else []
+
+
 def changes(run: Run) -> list[Part]:
     """The keys that are not as in the default run, with its values beside them."""
     defaults = flat(composition.plain(composition.compose([], "train")))
@@ -149,8 +169,9 @@ def changes(run: Run) -> list[Part]:
 def made_with(runs: Sequence[Run]) -> list[Part]:
     """Commit, versions, machine and data: each value once, if the runs differ."""
     facts: dict[str, list[str]] = {}
-    for origin in (run.origin for run in runs):
-        told = {"commit": origin.git_commit or "not known", "data": origin.fingerprint[:16]}
+    for origin, its_data in ((run.origin, run.data) for run in runs):
+        told = {"commit": origin.git_commit or "not known", "data": its_data.description}
+        told |= {"fingerprint of the data": origin.fingerprint[:16]}
         told |= {"extractor": origin.extractor[:16]} if origin.extractor else {}
         told |= {"device": str(origin.machine.get("device", "")), "threads": str(origin.machine.get("threads", ""))}
         told |= {f"parameters of the {name}": f"{count:,}" for name, count in origin.parameters.items()}
