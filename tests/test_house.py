@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "gan_runner"
 FLOORS = (  # from the ground up
     {"__init__", "errors", "heartbeat", "names", "randomness", "status", "stopping", "streams"},
-    {"paths"},
+    {"overrides", "paths"},
     {"console"},
     {"tables", "tensor_files", "optimizers", "pictures"},
     {"losses", "regularizers", "augmentation", "networks", "datasets"},
@@ -29,7 +29,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
 LEAVES: dict[str, set[str]] = {
     "datasets": {
-        f"gan_runner.{room}" for room in ("paths", "datasets", "errors", "randomness", "console", "heartbeat")
+        f"gan_runner.{room}"
+        for room in ("paths", "overrides", "datasets", "errors", "randomness", "console", "heartbeat")
     },
     "networks": {"gan_runner.networks", "gan_runner.errors"},
     "losses": set(),

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from gan_runner.config import composition
 from gan_runner.errors import UserError
 from gan_runner.paths import as_path, cache_folder
 from gan_runner.runs.directory import read_run
+from gan_runner.runs.plan import Plan, refuse_changes, with_places
 from tests.training import TINY, write_images
 
 NO_PATHS = {
@@ -129,6 +131,25 @@ def test_a_run_keeps_the_place_of_its_data(typed, refused, monkeypatch, tmp_path
     assert "dataset.root=…" in refused("run=run", "device=cpu", command="evaluate")
     assert typed("resume=run", "trainer.steps=3", "dataset.root='moved, to here'").status == 0
     assert typed("resume=run", "trainer.steps=4").status == 0
+
+
+def test_an_extractor_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.pth").touch()
+    Path("auto").touch()
+    path, plain = tmp_path / "run", composition.plain(composition.compose([], "train"))
+    typed, other = (plain | {"evaluation": plain["evaluation"] | {"extractor": e}} for e in ("mine.pth", "other.pth"))
+    kept = with_places(typed)
+    assert kept["evaluation"]["extractor"] == str(tmp_path / "mine.pth")
+    assert with_places(plain) == plain
+    for stored in (typed, kept):  # an earlier version kept it as typed
+        refuse_changes(Plan(typed, path, stored=stored))
+    with pytest.raises(UserError, match=r"another configuration \(evaluation\.extractor\)"):
+        refuse_changes(Plan(other, path, stored=kept))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    refuse_changes(Plan(kept, path, stored=kept))
+    assert with_places(kept) == kept
 
 
 def test_a_completed_run_is_not_completed_on_other_data(typed, refused):

@@ -28,10 +28,10 @@ from gan_runner.config.composition import (
     parse_arguments,
     plain,
 )
-from gan_runner.config.grammar import in_hydra_grammar
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.machine.signals import INTERRUPTED, interrupt, on_stop_signal
+from gan_runner.overrides import in_hydra_grammar
 from gan_runner.paths import CONF, as_path
 from gan_runner.status import Outcome, Status
 from gan_runner.streams import lasting_streams, open_closed_streams

@@ -142,7 +142,7 @@ def _measure(
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)
     if not evaluation.metrics:
-        raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, metric=[fid,neighbours]")
+        raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, 'metric=[fid,neighbours]'")
     say(f"{path}: {', '.join(evaluation.metrics)}")
     say(f"data: {describe(dataset)}")
     return evaluation(generator, seed, with_pictures=True)

@@ -10,16 +10,16 @@ import torch
 from gan_runner import pictures
 from gan_runner.commands.observing import Watch
 from gan_runner.commands.training import Measures, Training
-from gan_runner.config.grammar import override
 from gan_runner.config.trust import foreign_packages
 from gan_runner.console import rounded, say
 from gan_runner.datasets import DataFacts, Dataset, about_data, describe
 from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
+from gan_runner.overrides import override
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
-from gan_runner.runs.plan import Plan, with_place_of_data
+from gan_runner.runs.plan import Plan, with_places
 from gan_runner.runs.summary import memory, parameter_count
 from gan_runner.status import Status
 from gan_runner.sweeps.report.page import Page, Section, to_markdown
@@ -56,7 +56,7 @@ class Record:
             say(line)
         say(f"{path}: from step {state.step} to {self.training.settings.steps} on {self.training.ranks.device}")
         self.directory.write_pid()
-        self.directory.write_config(with_place_of_data(self.plan.plain))
+        self.directory.write_config(with_places(self.plan.plain))
         self.directory.write_json("status.json", {"state": "running", "step": state.step})
         (path / "summary.txt").write_text(summary + "\n")
         self.directory.write_json("manifest.json", self.manifest)

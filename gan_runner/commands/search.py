@@ -18,6 +18,7 @@ from gan_runner.config.composition import JobRequest, SearchRequest, plain
 from gan_runner.config.schema import Config, Searching, SideBySide, validate
 from gan_runner.console import rounded, say
 from gan_runner.errors import UserError
+from gan_runner.overrides import as_typed
 from gan_runner.status import Status
 from gan_runner.sweeps.findings import read_findings
 from gan_runner.sweeps.halving import Rungs, rungs_of
@@ -130,7 +131,8 @@ def _summary(directory: Path, sweep: Sweep, config_dir: str | None) -> list[str]
     best = found.best_trial if found is not None else None
     if found is None or best is None or best.job is None:
         return ["best: no trial has come to its end with a figure"]
-    words = [word for word in sweep.jobs[best.job].overrides if not word.startswith("name=")]
+    overrides = [word.partition("=") for word in sweep.jobs[best.job].overrides if not word.startswith("name=")]
+    words = [f"{key}{equals}{as_typed(key, value)}" for key, equals, value in overrides]
     typed = ["gan-train", *(["--config-dir", config_dir] if config_dir else []), *words]
     lines = [
         f"best: trial {best.number}, {best.job}: {found.figure} {rounded(best.value)}",

@@ -17,6 +17,7 @@ from gan_runner.config.schema import OnSlurm, SideBySide, validate
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
+from gan_runner.overrides import as_typed
 from gan_runner.paths import CONF
 from gan_runner.runs.directory import in_use
 from gan_runner.status import Status
@@ -218,7 +219,8 @@ def end(account: Account, names: Sequence[str], interrupted: bool, summary: Sequ
 def launch(config: DictConfig, jobs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
     """A batch of jobs for a sweeper that is not ours: their return values are the objectives, NaN for none."""
     fixed = {*config.hydra.overrides.task}
-    swept = [dict(word.split("=", 1) for word in words if word not in fixed) for words in overrides]
+    typed = [[word.split("=", 1) for word in words if word not in fixed] for words in overrides]
+    swept = [{key: as_typed(key, value) for key, value in words} for words in typed]
     wanted = [JobRequest(s, list(o), plain(job)) for s, o, job in zip(swept, overrides, jobs, strict=True)]
     status, tasks = run_sweep(SweepRequest(wanted, Path(config.hydra.sweep.dir), config), None)
     if status == Status.INTERRUPTED:

@@ -17,7 +17,6 @@ from gan_runner.commands.training import (
     restore,
 )
 from gan_runner.config.components import Experiment, check
-from gan_runner.config.grammar import override
 from gan_runner.console import LogFile, logged, say, say_traceback
 from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, one_line
@@ -29,6 +28,7 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.machine.threads import choose_threads, keep_threads
 from gan_runner.observers.base import Diverged, Interrupted, Observers, Row
+from gan_runner.overrides import override
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest

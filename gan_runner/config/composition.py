@@ -34,10 +34,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.grammar import as_typed, in_hydra_grammar
 from gan_runner.config.own_yaml import CheckedRepository
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.names import directory_name
+from gan_runner.overrides import as_typed, in_hydra_grammar
 from gan_runner.paths import CONF, as_path
 
 SEARCH = "gan_runner.commands.search.run_search"  # the _target_ of hydra/sweeper=search

@@ -9,8 +9,8 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf._utils import get_yaml_loader
 
-from gan_runner.config.grammar import TEXT_KEYS
 from gan_runner.errors import UserError
+from gan_runner.overrides import TEXT_KEYS
 from gan_runner.paths import CONF
 
 # Choices in these groups change keys of the whole configuration, which Hydra does where their first line says so.

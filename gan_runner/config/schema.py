@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveFloat, TypeAdapter
 from pydantic import ValidationError as PydanticError
 
-from gan_runner.config.grammar import TEXT_KEYS
 from gan_runner.errors import UserError, did_you_mean
+from gan_runner.overrides import TEXT_KEYS
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]  # as torch counts
 

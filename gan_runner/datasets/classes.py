@@ -2,7 +2,6 @@
 
 import json
 import posixpath
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from gan_runner.datasets.base import first
 from gan_runner.datasets.image_files import ImageFiles, plain_name
 from gan_runner.errors import UserError, one_line
+from gan_runner.overrides import override
 
 LIST = "dataset.json"
 MOST_CLASSES = 100_000  # a larger label is a slip, and would make an enormous embedding
@@ -125,7 +125,7 @@ def _told_parts(files: ImageFiles, shared: str, folders: set[str], labels_wanted
     """That the folders are the parts of a dataset, and how to choose one; a `UserError` if they would be classes."""
     names = sorted(folders)
     training = next(name for name in names if name.lower() in TRAINING)
-    chosen = shlex.quote(f"dataset.root={files.root / shared / training}")
+    chosen = override("dataset.root", files.root / shared / training)
     how = f"unpack it to choose '{training}'" if files.archive else f"for '{training}' alone: {chosen}"
     if labels_wanted:
         raise UserError(

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.config.composition import Request
-from gan_runner.config.grammar import literal, override
 from gan_runner.config.trust import find_targets
 from gan_runner.errors import UserError, did_you_mean, one_line
+from gan_runner.overrides import literal, override
 from gan_runner.paths import as_path
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
@@ -45,16 +45,20 @@ class Plan:
 
 def place_of_data(plain: Mapping[str, Any]) -> Path | None:
     """Where the data of a configuration are, from any working directory; None for data from nowhere."""
-    root = plain["dataset"].get("root")
+    dataset = plain.get("dataset")
+    root = dataset.get("root") if isinstance(dataset, dict) else None
     return as_path("dataset.root", root).absolute() if isinstance(root, str) else None
 
 
-def with_place_of_data(plain: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as a run keeps it: its data are found again from another working directory."""
-    place = place_of_data(plain)
-    if place is None or not place.exists():  # a root that a user's own class understands
-        return plain
-    return plain | {"dataset": plain["dataset"] | {"root": str(place)}}
+def with_places(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as a run keeps it: its data and its extractor are found from any working directory."""
+    kept, place = dict(plain), place_of_data(plain)
+    if place is not None and place.exists():  # else a root that a user's own class understands
+        kept["dataset"] = plain["dataset"] | {"root": str(place)}
+    choice = plain["evaluation"]["extractor"]
+    if choice != "auto" and (extractor := as_path("evaluation.extractor", choice)).is_file():
+        kept["evaluation"] = plain["evaluation"] | {"extractor": str(extractor.absolute())}
+    return kept
 
 
 def make_plan(request: Request) -> Plan:
@@ -136,7 +140,7 @@ def refuse_changes(plan: Plan) -> None:
     if plan.stored is None:
         return
     stored, wanted, path = plan.stored, plan.plain, plan.path
-    changes = changed_keys(stored, wanted)
+    changes = changed_keys(with_places(stored), with_places(wanted))
     if changes:
         raise UserError(
             f"{path}: was started with another configuration ({', '.join(changes)}); a run goes on unchanged. "

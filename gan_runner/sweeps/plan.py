@@ -77,7 +77,7 @@ def _plan_job(name: str, before: Job | None, request: JobRequest, directory: Pat
     if is_run(directory / name):
         refuse_changes(Plan(job.config, directory / name, stored=before.config))
     if job.state in ("failed", "diverged", "refused"):
-        hint = f"left as it is; hydra.launcher.retry=[{job.state}] tries again"
+        hint = f"left as it is; 'hydra.launcher.retry=[{job.state}]' tries again"
         return Task(name, job, "retry") if job.state in retry else Task(name, job, "", hint)
     if job.state == "pruned":
         return Task(name, job, "", "its search has left it behind")

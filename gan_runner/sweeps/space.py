@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 from gan_runner.errors import UserError
+from gan_runner.overrides import as_typed
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -102,7 +103,7 @@ def dimension(override: Override) -> Numbers | Choices:
             if not numbers:
                 raise UserError(f"{key}={typed}: stands for nothing")
             return Numbers(typed, numbers[0], numbers[-1], step=abs(step))
-    choices = list(dict.fromkeys(override.sweep_string_iterator()))
+    choices = list(dict.fromkeys(as_typed(key, value) for value in override.sweep_string_iterator()))
     if not choices:
         raise UserError(f"{key}={typed}: stands for nothing")
     return Choices(typed, choices)

@@ -1,4 +1,4 @@
-"""Keys that hold a path or a name. What is typed behind their `=` is text, letter for letter.
+"""Overrides of keys that hold a path or a name. What is typed behind their `=` is text, letter for letter.
 
 In Hydra's grammar 1.10 and 2026_11_25 are numbers, and a `=`, `(` or leading `~` needs quotes. So these keys are read
 here, and go to Hydra in quotes. Quotes around a whole value are taken off. `${…}` is interpolated, `\\${` is not.

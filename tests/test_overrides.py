@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from gan_runner.config import composition
-from gan_runner.config.grammar import TEXT_KEYS, as_typed, in_hydra_grammar, override
 from gan_runner.errors import UserError
+from gan_runner.overrides import TEXT_KEYS, as_typed, in_hydra_grammar, override
 from gan_runner.runs.directory import read_run
 from tests.conftest import tree
 from tests.training import TINY, write_images
