@@ -16,7 +16,7 @@ from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
-from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, remember, step
 from tests.compare_checkouts import VARIANTS, words_of
 from tests.training import write_images
 
@@ -50,7 +50,7 @@ class Run:
 
     def eagerly(self, state: State, batch: StepBatch, rates: Rates, measure: bool) -> tuple[State, dict[str, Tensor]]:
         state, computed = step(state, batch, rates, self.game, measure)
-        state.penalties |= newest_penalties(batch, computed)
+        remember(state, batch, newest_penalties(batch, computed))
         return state, computed
 
     def losses(self, take_step: Callable[..., Any]) -> list[dict[str, float]]:
@@ -171,6 +171,7 @@ def compare_stacked(*words: str) -> None:
     for number in range(1, STEPS + 1):
         batch, rates = stacked([run.batch(number) for run in runs]), runs[0].schedule(number)
         state, computed = step(state, batch, rates, runs[0].game, True, by_members)
+        remember(runs[0].state, batch, {})  # whose schedule it is
         together.append(computed)
 
     runs = [Run(*words, seed=seed) for seed in range(3)]
