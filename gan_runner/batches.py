@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gan_runner.augmentation import Augmentation
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import Dataset
 from gan_runner.randomness import rng
@@ -32,6 +33,7 @@ class Batches:
     latent: Latent
     num_classes: int  # that the networks are conditioned on, 0: none
     regularizers: Mapping[str, Regularizer]
+    augmentation: Augmentation | None
     seed: int
     size: int  # of the global batch
     share: slice  # this process's part of it
@@ -45,14 +47,16 @@ class Batches:
         """The batches of `step` = 1, 2, …: k for the discriminator, one for the generator. Seeds the networks, too."""
         self.seed_networks(step)
         noise, k = self._noise(step), self.discriminator_steps
-        updates = [self._for_discriminator(number, *next(noise)) for number in range((step - 1) * k, step * k)]
+        augmented = self._augmented(step)
+        numbers = range((step - 1) * k, step * k)
+        updates = [augmented(self._for_discriminator(number, *next(noise))) for number in numbers]
         last = updates[-1]
         if step <= self.generator_start:
             return StepBatch(updates, None)
         if self.reuse_noise:
-            return StepBatch(updates, last._replace(uniform=None, due=()))
+            return StepBatch(updates, augmented(last._replace(uniform=None, due=())))
         z, fake_labels = next(noise)
-        return StepBatch(updates, UpdateBatch(last.real, z, last.real_labels, fake_labels))
+        return StepBatch(updates, augmented(UpdateBatch(last.real, z, last.real_labels, fake_labels)))
 
     def _for_discriminator(self, number: int, z: Tensor, fake_labels: Tensor | None) -> UpdateBatch:
         """The batch of the discriminator's update `number` = 0, 1, …"""
@@ -62,6 +66,21 @@ class Batches:
         due = tuple(name for name, r in self.regularizers.items() if number % r.interval == 0)
         uniform = self._mine(torch.rand(self.size, generator=rng(self.seed, "uniform", number))) if due else None
         return UpdateBatch(real, z, labels, fake_labels, uniform, due)
+
+    def _augmented(self, step: int) -> Callable[[UpdateBatch], UpdateBatch]:
+        """Adds to one update of `step` after another what its augmentation needs: fresh numbers for each sample."""
+        augmentation = self.augmentation
+        if augmentation is None:
+            return lambda update: update
+        numbers = rng(self.seed, "augmentation", step)
+        strength = self._mine(torch.full((self.size,), augmentation.strength(step)))
+
+        def drawn() -> Tensor:
+            uniform = torch.rand(self.size, augmentation.uniforms, generator=numbers)
+            normal = torch.randn(self.size, augmentation.normals, generator=numbers)
+            return self._mine(torch.cat([uniform, normal], dim=1))
+
+        return lambda update: update._replace(real_drawn=drawn(), fake_drawn=drawn(), strength=strength)
 
     def _noise(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Latents, and labels drawn at random, for one update of `step` after another."""

@@ -14,6 +14,8 @@ class Loss:
 
     equilibrium_logit: ClassVar[float] = 0.0
     """The logit where the discriminator cannot tell real from fake."""
+    anchored: ClassVar[bool] = True
+    """Whether a logit above it calls a sample real; False where only the differences between logits count."""
     density_ratio: ClassVar[bool] = False
     """Whether the optimal σ(logit) is p_data / (p_data + p_g): only then do the logits give an estimate of the JSD."""
     paired: ClassVar[bool] = False
@@ -114,6 +116,8 @@ class Wasserstein(Loss):
     A regularizer must keep the critic l Lipschitz; without one, L_D falls without bound.
     """
 
+    anchored = False
+
     def real(self, logits: Tensor) -> Tensor:
         """−l(x)."""
         return -logits
@@ -129,6 +133,8 @@ class Wasserstein(Loss):
 
 class Hinge(Wasserstein):
     """L_D = E max(0, 1 − l(x)) + E max(0, 1 + l(G(z))), L_G = −E l(G(z)) (Lim & Ye 2017, Miyato et al. 2018)."""
+
+    anchored = True
 
     def real(self, logits: Tensor) -> Tensor:
         """max(0, 1 − l(x))."""
@@ -147,6 +153,7 @@ class Relativistic(Loss):
     """
 
     paired = True
+    anchored = False
 
     def discriminator_terms(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Twice ½ softplus(l(G(z)) − l(x))."""

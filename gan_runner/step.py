@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_runner.augmentation import Augmentation
 from gan_runner.losses import Loss
 from gan_runner.networks.running import apply
 from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
@@ -35,6 +36,9 @@ class UpdateBatch(NamedTuple):
     fake_labels: Tensor | None = None  # (B,)
     uniform: Tensor | None = None  # (B,) in [0, 1), for the penalties; None where none is due
     due: tuple[str, ...] = ()  # the penalties of this update
+    real_drawn: Tensor | None = None  # (B, …) random numbers for the augmentation; None where it takes none
+    fake_drawn: Tensor | None = None
+    strength: Tensor | None = None  # (B,) of the augmentation
 
 
 class StepBatch(NamedTuple):
@@ -58,6 +62,7 @@ class Game:
 
     loss: Loss
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    augmentation: Augmentation | None = None  # of all that the discriminator sees
     separate: bool = False  # one optimizer step each on real and fake samples, not one on both
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
     auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
@@ -92,10 +97,16 @@ def step(
 
     def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
         """Descends one loss by one step of the network's optimizer."""
-        gradients, computed = differentiate(game, state, name, terms_of, batch)
+        gradients, computed = differentiate(game, state, name, terms_of, _with_probability(state, batch))
         with torch.no_grad():
+            adapts = state.adaptive and "real_logits" in computed
+            if adapts:
+                sign = (computed["real_logits"] - game.loss.equilibrium_logit).sign().mean(-1)
+                gradients = [*gradients, sign]  # it travels with them
             if average is not None:
                 gradients = average(gradients)
+            if adapts:
+                *gradients, computed["augmentation/sign"] = gradients
             if measure or game.gradient_clip is not None:
                 gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
             state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
@@ -105,6 +116,9 @@ def step(
     for update in batch.discriminator:
         for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
             computed |= descend("discriminator", terms_of, update, rates.discriminator)
+        if game.augmentation is not None and state.adaptive:
+            with torch.no_grad():
+                game.augmentation.adapt(state.adaptive, computed["augmentation/sign"])
     if batch.generator is not None:
         computed |= descend("generator", generator_terms, batch.generator, rates.generator)
         if state.average is not None:
@@ -113,42 +127,50 @@ def step(
     return state, computed
 
 
+def _with_probability(state: State, batch: UpdateBatch) -> UpdateBatch:
+    """The batch, with the probability that an augmentation that adapts has come to as its strength."""
+    if not state.adaptive:
+        return batch
+    strength = state.adaptive["probability"][..., None].expand(batch.z.shape[:-1])  # the same for all samples
+    return batch._replace(strength=strength)
+
+
 # Both losses
 
 
 def discriminator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
     """The terms of the discriminator's loss on real and fake samples, the penalties that are due, and the logits."""
-    fake = _generate(game, generator, batch)
+    real, fake = _real(game, batch), _fake(game, generator, batch)
     if game.concatenated:
         labels = None
         if batch.real_labels is not None and batch.fake_labels is not None:
             labels = torch.cat([batch.real_labels, batch.fake_labels])
-        of_real, of_fake = _discriminate(game, discriminator, torch.cat([batch.real, fake]), labels).chunk(2)
+        of_real, of_fake = _discriminate(game, discriminator, torch.cat([real, fake]), labels).chunk(2)
     else:
-        of_real = _discriminate(game, discriminator, batch.real, batch.real_labels)
+        of_real = _discriminate(game, discriminator, real, batch.real_labels)
         of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
     real_logits, real_classes = _split(game, of_real, batch.real_labels, "real")
     fake_logits, fake_classes = _split(game, of_fake, batch.fake_labels, "fake")
     real_term, fake_term = game.loss.discriminator_terms(real_logits, fake_logits)
     terms = {"real_logits": real_logits, "fake_logits": fake_logits}
     terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term} | real_classes | fake_classes
-    return terms | _penalties(game, discriminator, batch, fake)
+    return terms | _penalties(game, discriminator, batch, real, fake)
 
 
 def real_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
     """The half of the discriminator's loss on real samples."""
-    of_real = _discriminate(game, discriminator, batch.real, batch.real_labels)
+    of_real = _discriminate(game, discriminator, _real(game, batch), batch.real_labels)
     logits, classes = _split(game, of_real, batch.real_labels, "real")
     return {"real_logits": logits, "discriminator_real": game.loss.real(logits)} | classes
 
 
 def fake_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
     """The half of the discriminator's loss on fake samples, and the penalties that are due."""
-    fake = _generate(game, generator, batch)
+    fake = _fake(game, generator, batch)
     of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
     logits, classes = _split(game, of_fake, batch.fake_labels, "fake")
     terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)} | classes
-    return terms | _penalties(game, discriminator, batch, fake)
+    return terms | _penalties(game, discriminator, batch, _real(game, batch), fake)
 
 
 def generator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
@@ -156,16 +178,30 @@ def generator_terms(game: Game, generator: Network, discriminator: Network, batc
     real_logits = None
     if game.loss.paired:
         with torch.no_grad():
-            real_logits = _run(game, discriminator, batch.real, batch.real_labels)
-    fake = _run(game, generator, batch.z, batch.fake_labels)
+            real_logits = _run(game, discriminator, _real(game, batch), batch.real_labels)
+    fake = _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
     of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
     fake_logits, classes = _split(game, of_fake, batch.fake_labels, "generator")
     return {"generator": game.loss.generator_term(fake_logits, real_logits)} | classes
 
 
-def _generate(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
+def _real(game: Game, batch: UpdateBatch) -> Tensor:
+    """The real samples, as the discriminator sees them."""
+    return _augment(game, batch, batch.real, batch.real_drawn)
+
+
+def _fake(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
+    """Generated samples, as the discriminator sees them in its own update."""
     with torch.no_grad():
-        return _run(game, generator, batch.z, batch.fake_labels)
+        return _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
+
+
+def _augment(game: Game, batch: UpdateBatch, samples: Tensor, drawn: Tensor | None) -> Tensor:
+    if game.augmentation is None:
+        return samples
+    assert drawn is not None
+    assert batch.strength is not None
+    return game.augmentation(samples, drawn, batch.strength)
 
 
 def _discriminate(game: Game, discriminator: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
@@ -188,11 +224,11 @@ def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None, **
         return apply(network, inputs, labels, **keywords).float()
 
 
-def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, fake: Tensor) -> Terms:
+def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Tensor, fake: Tensor) -> Terms:
     if not batch.due:
         return {}
     assert batch.uniform is not None
-    samples = Batch(batch.real, batch.real_labels, fake, batch.fake_labels, batch.uniform)
+    samples = Batch(real, batch.real_labels, fake, batch.fake_labels, batch.uniform)
     return {name: game.regularizers[name](discriminator, samples) for name in batch.due}
 
 

@@ -22,6 +22,7 @@ FIXED = {  # the names that users rely on
     },
     "loss": {"minimax", "nonsaturating", "lsgan", "lsgan_probability", "wasserstein", "hinge", "relativistic"},
     "regularizer": {"gradient_penalty", "r1", "r2"},
+    "augmentation": {"diffaugment", "ada", "instance_noise", "none"},
     "device": {"auto", "cpu", "cuda", "mps", "data_parallel", "ddp"},
 }
 

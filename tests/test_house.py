@@ -13,7 +13,8 @@ FLOORS = (  # from the ground up
     {"__init__", "errors", "heartbeat", "names", "randomness", "status", "stopping", "streams"},
     {"overrides", "paths"},
     {"console"},
-    {"tables", "tensor_files", "losses", "regularizers", "networks", "datasets", "optimizers", "pictures"},
+    {"tables", "tensor_files", "optimizers", "pictures"},
+    {"losses", "regularizers", "augmentation", "networks", "datasets"},
     {"metrics", "state"},
     {"config", "step"},
     {"batches", "functional"},
@@ -34,6 +35,7 @@ LEAVES: dict[str, set[str]] = {
     "networks": {"gan_runner.networks", "gan_runner.errors"},
     "losses": set(),
     "regularizers": set(),
+    "augmentation": {"gan_runner.errors"},
 }
 NOT_FOR_LEAVES = ("hydra", "omegaconf", "torch.optim", "torch.utils.tensorboard", "torch.distributed", "logging")
 WITHOUT_TORCH = (

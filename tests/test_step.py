@@ -31,8 +31,8 @@ class Run:
     def __init__(self, *words: str, seed: int = 0) -> None:
         experiment = check(composition.plain(composition.compose([*words, f"seed={seed}"], "train")))
         dataset, ranks = experiment.build("dataset"), Ranks()
-        self.game = build_game(experiment)
-        self.state = build_state(experiment, DataFacts.of(dataset), ranks.device)
+        facts = DataFacts.of(dataset)
+        self.game, self.state = build_game(experiment, facts), build_state(experiment, facts, ranks.device)
         for network in (self.state.generator, self.state.discriminator):
             network.module.double()
             network.buffers = dict(network.module.named_buffers())
@@ -101,6 +101,7 @@ def compare(words: list[str], backend: str) -> None:
         for mine, weight in zip(compiled.state.average.parameters, eager.state.average.parameters, strict=True):
             torch.testing.assert_close(mine, weight, rtol=1e-7, atol=1e-8)
     assert compiled.state.penalties.keys() == eager.state.penalties.keys()
+    assert compiled.state.adaptive == eager.state.adaptive
 
 
 @pytest.mark.parametrize("variant", ONE_PROCESS)
@@ -139,6 +140,24 @@ def words_for(networks: str, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("networks", NETWORKS)
 def test_other_networks_are_the_same_as_one_graph(networks, tmp_path):
     compare(words_for(networks, tmp_path), "aot_eager")
+
+
+AUGMENTED = {
+    "diffaugment": ("augmentation=diffaugment", "loss=relativistic"),  # whose real samples the generator's update sees
+    "ada": ("augmentation=ada", "augmentation.interval=3", "augmentation.images=240", "augmentation.target=0.0"),
+    "instance_noise": ("augmentation=instance_noise", "trainer.discriminator_update=separate"),
+}
+FEW_PIXELS = (
+    *("dataset=images", "dataset.size=8", "architecture=mlp_layernorm", "architecture.latent.dim=4", "device=cpu"),
+    *("architecture.generator.hidden=[16]", "architecture.discriminator.hidden=[16]", "trainer.batch_size=8"),
+    *("regularizer=[r1,gradient_penalty]", "regularizer.r1.interval=2", "trainer.discriminator_steps=2"),
+)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTED)
+def test_so_does_the_graph_of_an_augmented_step(augmentation, tmp_path):
+    root = f"dataset.root={write_images(tmp_path / 'images')}"
+    compare([*FEW_PIXELS, root, *AUGMENTED[augmentation]], "aot_eager")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
@@ -182,6 +201,12 @@ def test_so_are_other_networks(networks, tmp_path):
     compare_stacked(*words_for(networks, tmp_path))
 
 
+@pytest.mark.parametrize("augmentation", AUGMENTED)
+def test_so_are_stacked_runs_that_are_augmented(augmentation, tmp_path):
+    root = f"dataset.root={write_images(tmp_path / 'images')}"
+    compare_stacked(*FEW_PIXELS, root, *AUGMENTED[augmentation])
+
+
 def compare_stacked(*words: str) -> None:
     runs = [Run(*words, seed=seed) for seed in range(3)]
     state, together = stack([run.state for run in runs]), []
@@ -201,6 +226,8 @@ def compare_stacked(*words: str) -> None:
                 torch.testing.assert_close(weight[member], expected.detach(), rtol=1e-6, atol=1e-6)
             for key, buffer in network.buffers.items():
                 torch.testing.assert_close(state[name].buffers[key][member], buffer, rtol=1e-6, atol=1e-6)
+        for key, adapted in run.state.adaptive.items():
+            torch.testing.assert_close(state.adaptive[key][member], adapted, rtol=1e-6, atol=1e-6)
         if run.state.average is not None:
             assert state.average is not None
             for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):

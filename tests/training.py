@@ -20,7 +20,8 @@ from gan_runner.status import Outcome
 from gan_runner.tensor_files import flatten, parse
 from gan_runner.train import train as gan_train
 
-# Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, a lazy penalty.
+# Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, a lazy penalty,
+# an augmentation that adapts.
 INTRICATE = (
     "dataset=images",
     "dataset.size=8",
@@ -35,6 +36,10 @@ INTRICATE = (
     "architecture.discriminator.output=[]",
     "regularizer=r1",
     "regularizer.r1.interval=24",  # every twelfth step: often not between a checkpoint and the next logged step
+    "augmentation=ada",
+    "augmentation.interval=3",  # of two updates a step: a checkpoint may lie between
+    "augmentation.images=500",
+    "augmentation.target=0.0",
     "trainer.discriminator_steps=2",
     "trainer.ema_decay=0.9",
     "trainer.batch_size=8",

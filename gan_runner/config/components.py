@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from gan_runner.augmentation import Augmentation
 from gan_runner.config.schema import Config, validate
 from gan_runner.config.trust import find_targets
 from gan_runner.datasets import Dataset
@@ -26,6 +27,7 @@ INJECTED = {
     "dataset": ("labels_wanted", "class_order"),
     "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
     "architecture.discriminator": ("shape", "num_classes", "value_range"),
+    "augmentation": ("shape", "value_range", "batch_size"),
     "optimizer.generator": ("params",),
     "optimizer.discriminator": ("params",),
 }
@@ -101,10 +103,16 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     config = validate(Config, plain)
     components = {key: component(key, node, base) for key, (node, base) in _component_nodes(config).items()}
     loss, trainer, device = components["loss"].cls, config.trainer, config.device
+    augmentation = components["augmentation"].cls if "augmentation" in components else Augmentation
     rules = [
         (
             getattr(loss, "paired", False) and trainer.discriminator_update == "separate",
             f"trainer.discriminator_update=separate: {loss.__name__} compares real with fake; it needs joint",
+        ),
+        (
+            getattr(augmentation, "adapts", ()) and not getattr(loss, "anchored", True),
+            f"augmentation: {augmentation.__name__} adapts to the sign of D's logits, and {loss.__name__} gives it no "
+            "meaning; choose another loss, or an augmentation that does not adapt, such as diffaugment",
         ),
         (
             trainer.discriminator_update == "separate" and trainer.discriminator_forward == "concatenated",
@@ -163,6 +171,7 @@ def _component_nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
         "architecture.generator": (config.architecture.generator, torch.nn.Module),
         "architecture.discriminator": (config.architecture.discriminator, torch.nn.Module),
         "loss": (config.loss, Loss),
+        **({} if config.augmentation is None else {"augmentation": (config.augmentation, Augmentation)}),
         "optimizer.generator": (config.optimizer.generator, torch.optim.Optimizer),
         "optimizer.discriminator": (config.optimizer.discriminator, torch.optim.Optimizer),
         **{f"regularizer.{name}": (node, Regularizer) for name, node in config.regularizer.items()},

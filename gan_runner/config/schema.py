@@ -12,7 +12,6 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     TypeAdapter,
 )
 from pydantic import ValidationError as PydanticError
@@ -191,6 +190,7 @@ class Config(Section):
     dataset: dict[str, Any]
     architecture: Architecture
     loss: dict[str, Any]
+    augmentation: dict[str, Any] | None = None  # runs of earlier versions lack this key
     regularizer: dict[str, dict[str, Any]]
     optimizer: Optimizer
     metric: dict[str, dict[str, Any]]

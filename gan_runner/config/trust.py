@@ -11,7 +11,7 @@ from gan_runner.errors import UserError
 # Allowed besides what the user trusts: components, which compute, and touch no files but the data's. Other classes of
 # this package could be made to write files.
 PLAIN_MODULES = (
-    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "metrics", "regularizers")),
+    *(f"gan_runner.{group}" for group in ("datasets", "networks", "losses", "metrics", "regularizers", "augmentation")),
     "torch.nn",
     "torch.optim",
 )

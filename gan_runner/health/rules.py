@@ -216,7 +216,13 @@ def memorisation(context: RuleContext, history: History) -> Diagnosis:
         return None
     evidence = f"{shares[-1]:.0%} of the samples lie nearer to a training sample than new data do"
     cause = "too few data for networks of this size: nothing helps as much as more of them"
-    return evidence, cause, context.advice(context.stronger_penalty, f"trainer.steps={max(1, history.step // 4)}")
+    is_plain = context.config.augmentation is None and len(context.dataset.shape) == 3  # it is for images
+    augment = ["augmentation=diffaugment"] if is_plain else []
+    return (
+        evidence,
+        cause,
+        context.advice(*augment, context.stronger_penalty, f"trainer.steps={max(1, history.step // 4)}"),
+    )
 
 
 def not_learned(context: RuleContext, history: History) -> Diagnosis:

@@ -45,5 +45,8 @@ class Losses(Observer):
             value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
             figures["divergence/jsd_estimate"] = (value + math.log(4)) / 2
         figures |= {tag: norm for tag, norm in computed.items() if tag.startswith("gradient_norm/")}
+        if self.state.adaptive:
+            of_augmentation = {"sign": computed["augmentation/sign"], "probability": self.state.adaptive["probability"]}
+            figures |= {f"augmentation/{name}": number for name, number in of_augmentation.items()}
         logits = torch.cat([real, fake])
         return figures | {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}

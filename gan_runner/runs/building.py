@@ -69,7 +69,11 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     average, decay = None, config.trainer.ema_decay
     if decay is not None and states["generator"].is_trained:
         average = MovingAverage(networks["generator"], decay)
-    return State(states["generator"], states["discriminator"], average)
+    state = State(states["generator"], states["discriminator"], average)
+    if "augmentation" in components:
+        adapts = components["augmentation"].cls.adapts  # type: ignore[attr-defined]
+        state.adaptive = {name: torch.zeros((), device=device) for name in adapts}
+    return state
 
 
 def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) -> Optimizer:
@@ -80,12 +84,18 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
         raise component.refusal(error) from error
 
 
-def build_game(experiment: Experiment) -> Game:
-    """Loss, penalties and how they are applied."""
+def build_game(experiment: Experiment, facts: DataFacts) -> Game:
+    """Loss, penalties, augmentation and how they are applied."""
     trainer, discriminator = experiment.config.trainer, experiment.components["architecture.discriminator"]
+    augmentation = None
+    if "augmentation" in experiment.components:
+        augmentation = experiment.build(
+            "augmentation", shape=facts.shape, value_range=facts.value_range, batch_size=trainer.batch_size
+        )
     return Game(
         loss=experiment.build("loss"),
         regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
+        augmentation=augmentation,
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
         auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
@@ -103,6 +113,7 @@ def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: S
         latent=config.architecture.latent,
         num_classes=labels_wanted(config.architecture, DataFacts.of(dataset)),
         regularizers=game.regularizers,
+        augmentation=game.augmentation,
         seed=config.seed,
         size=trainer.batch_size,
         share=ranks.part(trainer.batch_size),

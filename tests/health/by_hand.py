@@ -60,8 +60,9 @@ def composed(*overrides: str) -> Config:
 @cache
 def a_context(*overrides: str) -> RuleContext:
     chosen = experiment(*overrides)
-    dataset, game = chosen.build("dataset"), build_game(chosen)
-    state = build_state(chosen, DataFacts.of(dataset), torch.device("cpu"))
+    dataset = chosen.build("dataset")
+    facts = DataFacts.of(dataset)
+    game, state = build_game(chosen, facts), build_state(chosen, facts, torch.device("cpu"))
     rates = {name: network.optimizer.learning_rate for name, network in state.networks()}
     references = {name.removeprefix("loss/"): LN2 for name in AT_LN2}
     networks = state.generator.module, state.discriminator.module

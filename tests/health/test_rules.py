@@ -309,13 +309,13 @@ def test_a_repaired_twin_is_not_sent_to_itself():
     assert context.advice("loss=hinge") == ["loss=hinge"]
 
 
-def test_a_penalty_that_is_there_is_to_be_stronger():
-    for overrides, penalty in [
-        ((), "regularizer=r1"),
-        (("regularizer=r2", "regularizer.r2.weight=0.5"), "regularizer.r2.weight=5"),
+def test_a_penalty_that_is_there_is_to_be_stronger_and_an_augmentation_is_not_to_be_another():
+    for overrides, to_try in [
+        ((), ["augmentation=diffaugment", "regularizer=r1"]),
+        (("regularizer=r2", "regularizer.r2.weight=0.5", "augmentation=ada"), ["regularizer.r2.weight=5"]),
     ]:
         (finding,) = diagnosed(a_run({"health/memorised": 0.4}), a_context(*MNIST, *overrides)) or []
-        assert finding.to_try == [penalty, "trainer.steps=750"]
+        assert finding.to_try == [*to_try, "trainer.steps=750"]
 
 
 def test_the_layers_after_the_last_weights_are_told():

@@ -99,7 +99,7 @@ def device(request) -> torch.device:
 
 def game_and_state(device: torch.device, *overrides: str) -> tuple[Game, State]:
     experiment = check(composition.plain(composition.compose([*OVERRIDES, *overrides], "train")))
-    return build_game(experiment), build_state(experiment, FACTS, device)
+    return build_game(experiment, FACTS), build_state(experiment, FACTS, device)
 
 
 def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) -> UpdateBatch:
@@ -109,7 +109,10 @@ def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) ->
     z = torch.randn(BATCH, 5, generator=noise)
     labels = torch.arange(BATCH, device=device) % FACTS.num_classes if conditional else None
     uniform = torch.linspace(0, 0.9, BATCH, device=device) if due else None
-    return UpdateBatch(real.to(device), z.to(device), labels, None if labels is None else labels.flip(0), uniform, due)
+    fake_labels = None if labels is None else labels.flip(0)
+    update = UpdateBatch(real.to(device), z.to(device), labels, fake_labels, uniform, due)
+    real_drawn, fake_drawn = torch.rand(2, BATCH, 7, generator=noise).to(device)  # as many as diffaugment takes
+    return update._replace(real_drawn=real_drawn, fake_drawn=fake_drawn, strength=torch.ones(BATCH, device=device))
 
 
 def compare(game: Game, state: State, name: str, terms_of: TermsOf, batch: UpdateBatch) -> None:
@@ -148,6 +151,14 @@ def test_the_discriminator_learns_as_on_one_device(device, loss, conditional, fo
     words = (loss, f"architecture.conditional={conditional}", f"trainer.discriminator_forward={forward}")
     game, state = game_and_state(device, *words)
     compare(game, state, "discriminator", discriminator_terms, batch(conditional, device, due))
+
+
+@pytest.mark.parametrize(
+    ("name", "terms_of"), {"discriminator": discriminator_terms, "generator": generator_terms}.items()
+)
+def test_so_they_do_with_an_augmentation(device, name, terms_of):
+    game, state = game_and_state(device, "augmentation=diffaugment", "loss=relativistic")
+    compare(game, state, name, terms_of, batch(False, device, ("r1",) if name == "discriminator" else ()))
 
 
 @pytest.mark.parametrize("terms_of", [real_terms, fake_terms])

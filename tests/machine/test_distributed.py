@@ -36,7 +36,7 @@ SHARED = (
     "trainer.sample_rows=2",
     "trainer.ema_decay=0.9",
 )
-LOSSES = ("loss/", "score/", "divergence/", "gradient_norm/")
+LOSSES = ("loss/", "score/", "divergence/", "gradient_norm/", "augmentation/")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,18 @@ def test_nor_what_the_discriminator_is_shown_of_a_group_nor_its_class_losses(tmp
     nine = [*words, "trainer.batch_size=18", "architecture.discriminator.minibatch_stddev=9"]
     assert train_together(3, tmp_path / "split", *nine) == [Status.REFUSED] * 3
     assert not (tmp_path / "split").exists()
+
+
+@pytest.mark.parametrize("augmentation", ["diffaugment", "ada", "instance_noise"])
+def test_nor_does_it_with_an_augmentation(tmp_path, shared, augmentation):
+    words = (*shared, f"augmentation={augmentation}", "trainer.steps=20")
+    if augmentation == "ada":
+        words = (*words, "augmentation.interval=2", "augmentation.images=240", "augmentation.target=-0.55")
+    assert train(tmp_path / "alone", *words, "device=cpu") == Status.COMPLETED
+    assert train_together(3, tmp_path / "run", *words) == [Status.COMPLETED] * 3
+    for one, many in zip(losses(tmp_path / "alone"), losses(tmp_path / "run"), strict=True):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
+    assert augmentation != "ada" or max(row["augmentation/probability"] for row in losses(tmp_path / "run")) > 0.2
 
 
 def test_a_long_evaluation_does_not_count_as_a_long_step(tmp_path, shared, alone, monkeypatch):
