@@ -100,6 +100,7 @@ class ArrayDataset(Dataset):
 
     `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, which are
     not changed. `labels` is (N,), integers below `num_classes`. `held_out` makes the data that training never sees.
+    `samples` keeps a part of so many of them in memory, which is chosen at random by `samples_seed` alone.
     """
 
     def __init__(
@@ -114,6 +115,8 @@ class ArrayDataset(Dataset):
         class_names: Sequence[str] = (),
         num_files: int = 0,
         remarks: Sequence[str] = (),
+        samples: int | None = None,
+        samples_seed: int = 0,
     ) -> None:
         super().__init__(data.shape[1:], value_range, num_classes, skipped, class_names, num_files, remarks)
         self._data = torch.as_tensor(data)
@@ -126,11 +129,26 @@ class ArrayDataset(Dataset):
             raise ValueError(f"{len(self.labels)} labels for {len(self._data)} samples")
         if self.labels is not None and ((self.labels < 0) | (self.labels >= num_classes)).any():
             raise ValueError(f"every label must be in 0…num_classes - 1, and num_classes is {num_classes}")
+        if samples is not None:
+            self._keep_part(samples, samples_seed)
         self._held_out = held_out
         self._order: tuple[tuple[int, int, torch.device], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def _keep_part(self, samples: int, seed: int) -> None:
+        count = len(self._data)
+        if samples > count:
+            raise UserError(f"dataset.samples is {samples}; the data are {count}")
+        chosen = torch.randperm(count, generator=rng(seed, "part"))[:samples].sort().values
+        self._data = self._data[chosen]
+        self.remarks.append(f"{samples:,} of {count:,} are used, chosen at random by dataset.samples_seed={seed}")
+        if self.labels is not None:
+            had, self.labels = self.class_counts(), self.labels[chosen]
+            counts = zip(self.class_names, had, self.class_counts(), strict=True)
+            if lost := [name for name, before, now in counts if before and not now]:
+                self.remarks.append(f"nothing of these classes is among them ({len(lost)}): {first(lost)}")
 
     def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
         if size > len(self):

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.decoding import Crop, Size
@@ -35,6 +36,8 @@ class CelebA(ArrayDataset):
         crop: Crop,
         size: Size,
         value_range: Range,
+        samples: PositiveInt | None = None,  # runs of earlier versions lack this key
+        samples_seed: NonNegativeInt = 0,
     ) -> None:
         files = ImageFiles.find(_locate(as_path("dataset.root", root)), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
@@ -60,6 +63,8 @@ class CelebA(ArrayDataset):
             class_names=() if attribute is None else (f"not {attribute}", attribute),
             num_files=len(files.stamps),
             remarks=files.remarks,
+            samples=samples,
+            samples_seed=samples_seed,
             held_out=partial(test, value_range=value_range) if split == "train" else None,
         )
 

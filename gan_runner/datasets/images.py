@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
 from gan_runner.datasets.classes import LIST, find_classes, text_order
@@ -32,7 +33,9 @@ class Images(ArrayDataset):
         crop: Crop,
         channels: Literal[1, 3],
         value_range: Range,
-        allow_empty: bool = False,  # runs of earlier versions lack this key
+        allow_empty: bool = False,  # runs of earlier versions lack this key, and the next two
+        samples: PositiveInt | None = None,
+        samples_seed: NonNegativeInt = 0,
         labels_wanted: bool = False,
         class_order: Literal["number", "text"] = "number",
     ) -> None:
@@ -55,5 +58,7 @@ class Images(ArrayDataset):
             class_names=classes.names,
             num_files=len(files.stamps),
             remarks=[*classes.remarks, *files.remarks],
+            samples=samples,
+            samples_seed=samples_seed,
         )
         self.class_order = class_order

@@ -46,6 +46,8 @@ class MNIST(ArrayDataset):
         download: bool,
         split: Literal["train", "test"],
         value_range: Range,
+        samples: PositiveInt | None = None,  # runs of earlier versions lack this key
+        samples_seed: NonNegativeInt = 0,
     ) -> None:
         folder = as_path("dataset.root", root)
         raw = folder / TORCHVISION_CLASS[variant] / "raw"
@@ -76,6 +78,8 @@ class MNIST(ArrayDataset):
             num_classes=10,
             held_out=test if has_test else None,
             class_names=CLASS_NAMES[variant],
+            samples=samples,
+            samples_seed=samples_seed,
         )
         self.classifier = "digits" if variant == "mnist" else None
 

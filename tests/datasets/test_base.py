@@ -138,3 +138,37 @@ def test_importing_the_datasets_is_cheap() -> None:
     heavy = "{'torchvision', 'matplotlib', 'PIL', 'rich', 'hydra'}"
     code = f"import sys, gan_runner.datasets; sys.exit(', '.join({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == "\n"
+
+
+def numbered_part(samples: int, seed: int = 0) -> ArrayDataset:
+    index = torch.arange(10)
+    return ArrayDataset(index.float().unsqueeze(1), index, num_classes=10, samples=samples, samples_seed=seed)
+
+
+def test_a_part_is_chosen_by_its_seed_alone_without_repetition() -> None:
+    batches = [numbered_part(4, seed=3).batch(0, 4, seed=run)[0].flatten().tolist() for run in (0, 9)]
+    assert sorted(batches[0]) == sorted(batches[1])
+    assert len(set(batches[0])) == 4
+    parts = {tuple(numbered_part(4, seed)._data.flatten().tolist()) for seed in range(20)}
+    assert len(parts) > 15
+    assert {number for part in parts for number in part} == set(range(10))
+
+
+def test_a_part_is_other_data_with_its_labels_and_is_told() -> None:
+    part = numbered_part(4)
+    samples, labels = part.batch(0, 4, seed=0)
+    assert labels is not None
+    assert torch.equal(samples.flatten().long(), labels)
+    assert (len(part), sum(part.class_counts())) == (4, 4)
+    assert len({numbered().fingerprint(), part.fingerprint(), numbered_part(4, seed=1).fingerprint()}) == 3
+    lost = [repr(str(number)) for number in range(10) if number not in labels]
+    assert part.remarks == [
+        "4 of 10 are used, chosen at random by dataset.samples_seed=0",
+        f"nothing of these classes is among them (6): {', '.join(lost[:5])} …",
+    ]
+    assert numbered_part(10).fingerprint() == numbered().fingerprint()
+
+
+def test_a_part_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(UserError, match=r"dataset\.samples is 11; the data are 10"):
+        numbered_part(11)
