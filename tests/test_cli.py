@@ -15,13 +15,10 @@ from PIL import Image
 from gan_runner.config import composition
 from gan_runner.errors import UserError
 from tests.conftest import REPOSITORY, tree
+from tests.datasets.made_up import idx
 from tests.training import TINY
 
 TEN_STEPS = (*TINY, "trainer.steps=10")
-
-
-def idx(array: np.ndarray) -> bytes:
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,10 @@ import torchvision
 
 from gan_runner.datasets import MNIST, StackedMNIST
 from gan_runner.errors import UserError
+from tests.datasets.made_up import idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 10
-
-
-def idx(array: np.ndarray) -> bytes:
-    """A file in the IDX format, written independently of the reader."""
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 def write(folder: Path, prefix: str = "train", gzipped: bool = False, images: bytes = b"", labels: bytes = b"") -> None:
