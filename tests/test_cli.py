@@ -102,6 +102,7 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
         "a directory that is to come": ("++hydra.run.dir=???", ("hydra.run.dir", "Missing")),
         "a directory of a sweep that is to come": ("-m ++hydra.sweep.dir=??? seed=0,1", ("hydra.sweep.dir", "missing")),
         "no value": ("trainer.steps", ("trainer.steps",)),
+        "a choice twice": ("regularizer=[r1,r2,r1]", ("regularizer=[r1,r2,r1]", "r1 twice")),
         "a part of what is not shown": ("--package=dataset", ("--package=dataset", "--cfg job")),
         "what is not shown, resolved": ("--resolve", ("--resolve", "--cfg", "--help")),
         "a completion of nothing": ("--shell-completion", ("--shell-completion", "install=bash")),

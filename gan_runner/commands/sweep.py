@@ -32,7 +32,7 @@ from gan_runner.tables import show
 
 LOCAL, SLURM = (OmegaConf.load(CONF / "hydra/launcher" / f"{name}.yaml") for name in ("local", "slurm"))
 TRAIN = "gan_runner.train:train"
-PRELOAD = ["gan_runner.commands.train", "torchvision", "matplotlib.pyplot"]
+PRELOAD = ["gan_runner.commands.train", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 
 
 class Grid:

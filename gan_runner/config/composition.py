@@ -9,6 +9,7 @@ import itertools
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,7 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
                 f"observer={config.observer}: no such observer; its YAML belongs into observer/ in the folder that "
                 "--config-dir names"
             )
+        _refuse_repeated_choices(overrides, loader)
         GlobalHydra.instance().clear()  # it holds one composition at a time
         return config
     except MissingConfigException as error:
@@ -234,6 +236,16 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         raise UserError(one_line(error)) from error
     except RecursionError as error:
         raise UserError(f"{CheckedRepository.newest}: its defaults lead back to itself") from error
+
+
+def _refuse_repeated_choices(overrides: Sequence[str], loader: Hydra) -> None:
+    """UserError where a choice of a group is listed twice, which would count once."""
+    for override in parse(overrides):
+        chosen = override.value()
+        if isinstance(chosen, list) and override.key_or_group in loader.config_loader.list_groups(""):
+            for name, count in Counter(map(str, chosen)).items():
+                if count > 1:
+                    raise UserError(f"{override.input_line}: has {name} twice")
 
 
 def _loader(config_dir: str | None) -> Hydra:
