@@ -11,10 +11,11 @@ from torch import Tensor
 from gan_runner.augmentation import Augmentation
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import Dataset
+from gan_runner.game import UpdateBatch
 from gan_runner.randomness import rng
 from gan_runner.regularizers import Regularizer
 from gan_runner.state import State
-from gan_runner.step import Rates, StepBatch, UpdateBatch
+from gan_runner.step import Rates, StepBatch
 
 
 def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:

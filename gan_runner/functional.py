@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gan_runner.game import Game, Terms, UpdateBatch
 from gan_runner.state import NETWORKS, State
-from gan_runner.step import Game, Gradients, Terms, TermsOf, UpdateBatch, computed_of, reduce
+from gan_runner.step import Gradients, TermsOf, computed_of, reduce
 
 Tensors = dict[str, dict[str, dict[str, Tensor]]]  # by network, "parameters" or "buffers", and name
 

@@ -32,11 +32,11 @@ from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
 from gan_runner.errors import UserError
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, generator_terms
 from gan_runner.losses import Relativistic
 from gan_runner.machine.ranks import Ranks
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_batches, build_game, build_state
-from gan_runner.step import Game, UpdateBatch, discriminator_terms, generator_terms
 from tests.training import newest_state, rows, train, write_images
 
 SHAPE = (3, 6, 5)

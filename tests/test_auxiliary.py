@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms
 from gan_runner.losses import NonSaturating
 from gan_runner.networks import MLPDiscriminator, MLPGenerator
 from gan_runner.regularizers import R1
-from gan_runner.step import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms, reduce
+from gan_runner.step import reduce
 from tests.networks.test_mlp import PLAIN
 from tests.training import assert_same_end, rows, train, write_images
 

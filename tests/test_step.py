@@ -13,11 +13,12 @@ from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
 from gan_runner.functional import by_members
+from gan_runner.game import UpdateBatch
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
-from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, newest_penalties, step
 from tests.compare_checkouts import VARIANTS, words_of
 from tests.training import write_images
 

@@ -13,6 +13,7 @@ from gan_runner.datasets import DataFacts, Dataset, describe
 from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
+from gan_runner.game import Game
 from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
@@ -34,7 +35,7 @@ from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import Summary, summarize
 from gan_runner.state import Kept, State
-from gan_runner.step import Game, TakeStep
+from gan_runner.step import TakeStep
 
 SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from gan_runner.game import Game
 from gan_runner.observers.base import Moment, NotFinite, Observer
 from gan_runner.state import State
-from gan_runner.step import Game
 
 
 @dataclass

@@ -12,6 +12,7 @@ from gan_runner.config.schema import Architecture
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
+from gan_runner.game import Game, Terms
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.machine.ranks import Ranks
@@ -20,7 +21,7 @@ from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
 from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, TakeStep, by_autograd, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

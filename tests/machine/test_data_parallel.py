@@ -16,20 +16,11 @@ from torch import Tensor, nn
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms
 from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.runs.building import build_game, build_state
 from gan_runner.state import State
-from gan_runner.step import (
-    Differentiate,
-    Game,
-    TermsOf,
-    UpdateBatch,
-    by_autograd,
-    discriminator_terms,
-    fake_terms,
-    generator_terms,
-    real_terms,
-)
+from gan_runner.step import Differentiate, TermsOf, by_autograd
 
 FACTS = DataFacts(shape=(1, 4, 4), value_range=(-1.0, 1.0), num_classes=3)
 BATCH = 7  # in parts of 4 and 3
