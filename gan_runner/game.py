@@ -21,6 +21,7 @@ from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
 
 Network: TypeAlias = "nn.Module | DiscriminatorFunction"
 Terms = dict[str, Tensor]  # of a loss, one for each sample (B,), and the logits that they come from
+Judged = tuple[Tensor, "Tensor | None"]  # samples, and their logits where they are known
 
 
 class UpdateBatch(NamedTuple):
@@ -30,11 +31,12 @@ class UpdateBatch(NamedTuple):
     z: Tensor  # (B, latent_dim)
     real_labels: Tensor | None = None  # (B,)
     fake_labels: Tensor | None = None  # (B,)
-    uniform: Tensor | None = None  # (B,) in [0, 1), for the penalties; None where none is due
+    uniform: Tensor | None = None  # (B, n) in [0, 1), for the penalties; None where none is due
     due: tuple[str, ...] = ()  # the penalties of this update
     real_drawn: Tensor | None = None  # (B, …) random numbers for the augmentation; None where it takes none
     fake_drawn: Tensor | None = None
     strength: Tensor | None = None  # (B,) of the augmentation
+    adapted: dict[str, dict[str, Tensor]] | None = None  # (B,) of what adapts: its numbers, by its key and their name
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class Game:
     auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
     precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32
     gradient_clip: float | None = None  # the largest norm of a network's gradient
+    weight_clip: float | None = None  # each weight of the discriminator is kept within ± this
+
+    @property
+    def adaptive(self) -> dict[str, Augmentation | Regularizer]:
+        """What adapts to the discriminator's logits, by its key in the configuration."""
+        parts: dict[str, Augmentation | Regularizer] = {
+            f"regularizer.{name}": r for name, r in self.regularizers.items()
+        }
+        if self.augmentation is not None:
+            parts["augmentation"] = self.augmentation
+        return {key: part for key, part in parts.items() if part.adapts}
 
 
 def discriminator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
@@ -67,7 +80,7 @@ def discriminator_terms(game: Game, generator: Network, discriminator: Network, 
     real_term, fake_term = game.loss.discriminator_terms(real_logits, fake_logits)
     terms = {"real_logits": real_logits, "fake_logits": fake_logits}
     terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term} | real_classes | fake_classes
-    return terms | _penalties(game, discriminator, batch, real, fake)
+    return terms | _penalties(game, discriminator, batch, (real, real_logits), (fake, fake_logits))
 
 
 def real_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
@@ -83,7 +96,7 @@ def fake_terms(game: Game, generator: Network, discriminator: Network, batch: Up
     of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
     logits, classes = _split(game, of_fake, batch.fake_labels, "fake")
     terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)} | classes
-    return terms | _penalties(game, discriminator, batch, _real(game, batch), fake)
+    return terms | _penalties(game, discriminator, batch, (_real(game, batch), None), (fake, logits))
 
 
 def generator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
@@ -137,9 +150,21 @@ def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None, **
         return apply(network, inputs, labels, **keywords).float()
 
 
-def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Tensor, fake: Tensor) -> Terms:
-    if not batch.due:
-        return {}
-    assert batch.uniform is not None
-    samples = Batch(real, batch.real_labels, fake, batch.fake_labels, batch.uniform)
-    return {name: game.regularizers[name](discriminator, samples) for name in batch.due}
+def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Judged, fake: Judged) -> Terms:
+    """Those that are due."""
+    penalties: Terms = {}
+    for name in batch.due:
+        assert batch.uniform is not None
+        regularizer, adapted = game.regularizers[name], (batch.adapted or {}).get(f"regularizer.{name}", {})
+        samples = Batch(
+            real=real[0],
+            real_labels=batch.real_labels,
+            fake=fake[0],
+            fake_labels=batch.fake_labels,
+            uniform=batch.uniform[:, : regularizer.uniforms],
+            real_logits=real[1],
+            fake_logits=fake[1],
+            adapted={key: number[0] for key, number in adapted.items()},
+        )
+        penalties[name] = regularizer(discriminator, samples)
+    return penalties

@@ -70,28 +70,27 @@ def step(
 
     def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
         """Descends one loss by one step of the network's optimizer."""
-        gradients, computed = differentiate(game, state, name, terms_of, _with_probability(state, batch))
+        gradients, computed = differentiate(game, state, name, terms_of, _with_adapted(state, batch))
         with torch.no_grad():
-            adapts = state.adaptive and "real_logits" in computed
-            if adapts:
-                sign = (computed["real_logits"] - game.loss.equilibrium_logit).sign().mean(-1)
-                gradients = [*gradients, sign]  # it travels with them
-            if average is not None:
-                gradients = average(gradients)
-            if adapts:
-                *gradients, computed["augmentation/sign"] = gradients
+            means = logit_means(game, computed) if state.adaptive else {}
+            if average is not None:  # the means travel with the gradients
+                averaged = average([*gradients, *means.values()])
+                gradients, means = averaged[: len(gradients)], dict(zip(means, averaged[len(gradients) :], strict=True))
+            computed |= means
             if measure or game.gradient_clip is not None:
                 gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
             state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
+            if name == "discriminator" and game.weight_clip is not None:
+                clip_weights(state.discriminator.parameters, game.weight_clip)
         return computed
 
     computed: Terms = {}
     for update in batch.discriminator:
         for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
             computed |= descend("discriminator", terms_of, update, rates.discriminator)
-        if game.augmentation is not None and state.adaptive:
-            with torch.no_grad():
-                game.augmentation.adapt(state.adaptive, computed["augmentation/sign"])
+        with torch.no_grad():
+            for key, numbers in state.adaptive.items():
+                game.adaptive[key].adapt(numbers, computed)
     if batch.generator is not None:
         computed |= descend("generator", generator_terms, batch.generator, rates.generator)
         if state.average is not None:
@@ -100,12 +99,27 @@ def step(
     return state, computed
 
 
-def _with_probability(state: State, batch: UpdateBatch) -> UpdateBatch:
-    """The batch, with the probability that an augmentation that adapts has come to as its strength."""
+def logit_means(game: Game, computed: Terms) -> Terms:
+    """What an augmentation or a regularizer may adapt to: means over the batch, of each member."""
+    means: Terms = {}
+    if (real := computed.get("real_logits")) is not None:
+        means |= {"mean/real": real.mean(-1), "mean/sign": (real - game.loss.equilibrium_logit).sign().mean(-1)}
+    if (fake := computed.get("fake_logits")) is not None:
+        means["mean/fake"] = fake.mean(-1)
+    return means
+
+
+def _with_adapted(state: State, batch: UpdateBatch) -> UpdateBatch:
+    """The batch, with the numbers that have been adapted, the same for each sample."""
     if not state.adaptive:
         return batch
-    strength = state.adaptive["probability"][..., None].expand(batch.z.shape[:-1])  # the same for all samples
-    return batch._replace(strength=strength)
+    adapted = {
+        key: {name: number[..., None].expand(batch.z.shape[:-1]) for name, number in numbers.items()}
+        for key, numbers in state.adaptive.items()
+    }
+    if "augmentation" in adapted:
+        batch = batch._replace(strength=adapted["augmentation"]["probability"])
+    return batch._replace(adapted=adapted)
 
 
 # Their gradients
@@ -167,6 +181,12 @@ def clip(
         return gradients, norm
     factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
     return [gradient * factor for gradient in gradients], norm
+
+
+def clip_weights(weights: Sequence[Tensor], limit: float) -> None:
+    """Clamps each weight to [−limit, limit], which keeps the critic Lipschitz (Arjovsky et al. 2017, algorithm 1)."""
+    for weight in weights:
+        weight.clamp_(-limit, limit)
 
 
 def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:

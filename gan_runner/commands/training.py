@@ -58,7 +58,7 @@ class Training:
     def of(cls, experiment: Experiment, dataset: Dataset, ranks: Ranks) -> "Training":
         """Before its first step."""
         config, facts = experiment.config, DataFacts.of(dataset)
-        game, state = build_game(experiment, facts), build_state(experiment, facts, ranks.device)
+        game, state = build_game(experiment, dataset), build_state(experiment, facts, ranks.device)
         batches = build_batches(experiment, dataset, game, state, ranks)
         networks = Networks(state, facts, config.architecture.latent, batches.num_classes, config.seed)
         take_step, schedule = build_take_step(experiment, game, state, ranks), build_schedule(experiment, state)

@@ -67,7 +67,8 @@ class Trainer(Section):
     generator_start: NonNegativeInt
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     gradient_clip: PositiveFloat | None
-    auxiliary_weight: NonNegativeFloat = 1.0  # runs of earlier versions lack this key
+    weight_clip: PositiveFloat | None = None  # runs of earlier versions lack this key and the next
+    auxiliary_weight: NonNegativeFloat = 1.0
     precision: Literal["fp32", "bf16"]
     compile: bool
     log_every: PositiveInt

@@ -45,8 +45,7 @@ class Losses(Observer):
             value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
             figures["divergence/jsd_estimate"] = (value + math.log(4)) / 2
         figures |= {tag: norm for tag, norm in computed.items() if tag.startswith("gradient_norm/")}
-        if self.state.adaptive:
-            of_augmentation = {"sign": computed["augmentation/sign"], "probability": self.state.adaptive["probability"]}
-            figures |= {f"augmentation/{name}": number for name, number in of_augmentation.items()}
+        if (adapted := self.state.adaptive.get("augmentation")) is not None:
+            figures |= {"augmentation/sign": computed["mean/sign"], "augmentation/probability": adapted["probability"]}
         logits = torch.cat([real, fake])
         return figures | {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from gan_runner.augmentation import Augmentation
 from gan_runner.batches import Batches, Schedule
 from gan_runner.config.components import Component, Experiment
 from gan_runner.config.schema import Architecture
@@ -19,6 +21,7 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.networks.layers import MinibatchStddev
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
+from gan_runner.regularizers import Regularizer
 from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
 from gan_runner.step import Rates, StepBatch, TakeStep, by_autograd, newest_penalties, step
@@ -71,9 +74,9 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     if decay is not None and states["generator"].is_trained:
         average = MovingAverage(networks["generator"], decay)
     state = State(states["generator"], states["discriminator"], average)
-    if "augmentation" in components:
-        adapts = components["augmentation"].cls.adapts  # type: ignore[attr-defined]
-        state.adaptive = {name: torch.zeros((), device=device) for name in adapts}
+    for key, component in components.items():
+        if issubclass(component.cls, Augmentation | Regularizer) and component.cls.adapts:
+            state.adaptive[key] = {name: torch.zeros((), device=device) for name in component.cls.adapts}
     return state
 
 
@@ -85,8 +88,9 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
         raise component.refusal(error) from error
 
 
-def build_game(experiment: Experiment, facts: DataFacts) -> Game:
+def build_game(experiment: Experiment, dataset: Dataset) -> Game:
     """Loss, penalties, augmentation and how they are applied."""
+    facts = DataFacts.of(dataset)
     trainer, discriminator = experiment.config.trainer, experiment.components["architecture.discriminator"]
     augmentation = None
     if "augmentation" in experiment.components:
@@ -95,14 +99,31 @@ def build_game(experiment: Experiment, facts: DataFacts) -> Game:
         )
     return Game(
         loss=experiment.build("loss"),
-        regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
+        regularizers=build_regularizers(experiment, dataset),
         augmentation=augmentation,
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
         auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
         precision=PRECISIONS[trainer.precision],
         gradient_clip=trainer.gradient_clip,
+        weight_clip=trainer.weight_clip,
     )
+
+
+def build_regularizers(experiment: Experiment, dataset: Dataset) -> dict[str, Regularizer]:
+    """The penalties, by name; the spread of the data is measured where one of them asks for it."""
+    components = experiment.group("regularizer")
+    facts: dict[str, Any] = {"shape": dataset.shape}
+    if any(component.takes("data_std") for component in components.values()):
+        facts["data_std"] = measure_std(dataset, experiment.config.trainer.batch_size)
+    return {name: component.build(**facts) for name, component in components.items()}
+
+
+def measure_std(dataset: Dataset, batch_size: int) -> float:
+    """The standard deviation of all values of a thousand samples or so, the same for every seed and process."""
+    batches = (dataset.batch(number, batch_size, seed=0)[0] for number in range(math.ceil(1000 / batch_size)))
+    mean, square = torch.tensor([[x.double().mean(), x.double().square().mean()] for x in batches]).mean(0)
+    return math.sqrt(square - mean.square())
 
 
 def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
