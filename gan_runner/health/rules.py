@@ -92,7 +92,9 @@ def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis
     sure, scores = context.limits.sure, history.recent("score/real")
     if not (context.trains_generator and context.loss.density_ratio and len(scores)):
         return None
-    if (real := np.median(scores)) < sure or (fake := np.median(history.recent("score/fake"))) > 1 - sure:
+    if (real := np.median(scores)) < sure * context.loss.real_target or (
+        fake := np.median(history.recent("score/fake"))
+    ) > 1 - sure:
         return None
     evidence = f"D(x) = {real:.4f} and D(G(z)) = {fake:.2g} (medians)"
     norms = history.all_values("gradient_norm/generator")
