@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_runner.augmentation import Augmentation
 from gan_runner.losses import Loss
-from gan_runner.networks.running import apply
+from gan_runner.networks.running import apply, pack
 from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
 
 Network: TypeAlias = "nn.Module | DiscriminatorFunction"
@@ -46,6 +46,7 @@ class Game:
     loss: Loss
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
     augmentation: Augmentation | None = None  # of all that the discriminator sees
+    packing: int = 1  # so many samples are one input of the discriminator
     separate: bool = False  # one optimizer step each on real and fake samples, not one on both
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
     auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
@@ -105,7 +106,7 @@ def generator_terms(game: Game, generator: Network, discriminator: Network, batc
     if game.loss.paired:
         with torch.no_grad():
             real_logits = _run(game, discriminator, _real(game, batch), batch.real_labels)
-    fake = _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
+    fake = _shown(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
     of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
     fake_logits, classes = _split(game, of_fake, batch.fake_labels, "generator")
     return {"generator": game.loss.generator_term(fake_logits, real_logits)} | classes
@@ -113,21 +114,22 @@ def generator_terms(game: Game, generator: Network, discriminator: Network, batc
 
 def _real(game: Game, batch: UpdateBatch) -> Tensor:
     """The real samples, as the discriminator sees them."""
-    return _augment(game, batch, batch.real, batch.real_drawn)
+    return _shown(game, batch, batch.real, batch.real_drawn)
 
 
 def _fake(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
     """Generated samples, as the discriminator sees them in its own update."""
     with torch.no_grad():
-        return _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
+        return _shown(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
 
 
-def _augment(game: Game, batch: UpdateBatch, samples: Tensor, drawn: Tensor | None) -> Tensor:
-    if game.augmentation is None:
-        return samples
-    assert drawn is not None
-    assert batch.strength is not None
-    return game.augmentation(samples, drawn, batch.strength)
+def _shown(game: Game, batch: UpdateBatch, samples: Tensor, drawn: Tensor | None) -> Tensor:
+    """What the discriminator sees of samples: each augmented by itself, then packed."""
+    if game.augmentation is not None:
+        assert drawn is not None
+        assert batch.strength is not None
+        samples = game.augmentation(samples, drawn, batch.strength)
+    return pack(samples, game.packing)
 
 
 def _discriminate(game: Game, discriminator: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
@@ -161,7 +163,7 @@ def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Jud
             real_labels=batch.real_labels,
             fake=fake[0],
             fake_labels=batch.fake_labels,
-            uniform=batch.uniform[:, : regularizer.uniforms],
+            uniform=pack(batch.uniform[:, : regularizer.uniforms], game.packing),
             real_logits=real[1],
             fake_logits=fake[1],
             adapted={key: number[0] for key, number in adapted.items()},

@@ -29,7 +29,7 @@ Discriminator = nn.Module | DiscriminatorFunction
 
 
 class Batch(NamedTuple):
-    """What a regularizer gets."""
+    """What a regularizer gets. Under packing, a sample is a pack, which has as many random numbers as its samples."""
 
     real: Tensor  # (B, *shape)
     real_labels: Tensor | None  # (B,), None where the discriminator is unconditional
@@ -112,8 +112,9 @@ class DRAGAN(Regularizer):
         self.uniforms = 1 + math.prod(shape)
 
     def __call__(self, discriminator: Discriminator, batch: Batch) -> Tensor:
-        alpha, u = batch.uniform[:, :1], batch.uniform[:, 1:]
-        around = batch.real + self.reach * (alpha * u).view_as(batch.real)
+        numbers = batch.uniform.unflatten(1, (-1, self.uniforms))  # (B, 1, uniforms), or of each sample of a pack
+        noise = numbers[..., :1] * numbers[..., 1:]
+        around = batch.real + self.reach * noise.reshape(batch.real.shape)
         gradient = input_gradient(discriminator, around, batch.real_labels)
         return (torch.linalg.vector_norm(gradient, dim=1) - 1).square()
 

@@ -170,6 +170,10 @@ TECHNIQUES = {
     "weight_clip": ("loss=wasserstein", "optimizer=rmsprop", "trainer.weight_clip=0.01"),
     "dragan": ("regularizer=dragan", "regularizer.dragan.interval=3", "trainer.discriminator_update=separate"),
     "label_smoothing": ("loss.label_smoothing=0.1",),
+    "packing": (
+        *("trainer.packing=2", "regularizer=[r1,dragan,gradient_penalty]", "loss=relativistic"),
+        *("architecture.discriminator.normalization=spectral", "augmentation=instance_noise"),
+    ),
     "lecam": ("regularizer=[lecam,gradient_penalty]", "regularizer.lecam.decay=0.5", "loss=hinge"),
 }
 

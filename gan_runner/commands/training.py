@@ -122,11 +122,13 @@ def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.devi
 
 def check_networks(training: Training) -> Summary:
     """What both networks are; one small batch through copies of them refuses those that do not fit."""
-    architecture, state = training.config.architecture, training.state
-    count = min(training.settings.batch_size // training.ranks.size, 2)
+    architecture, state, packing = training.config.architecture, training.state, training.settings.packing
+    count = min(training.settings.batch_size // training.ranks.size, 2 * packing)
     z = draw_latent(architecture.latent, count, rng(0)).to(training.ranks.device)
     labels = torch.zeros(count, dtype=torch.long, device=z.device) if architecture.conditional else None
-    return summarize(state.generator.module, state.discriminator.module, training.networks.facts.shape, z, labels)
+    return summarize(
+        state.generator.module, state.discriminator.module, training.networks.facts.shape, z, labels, packing
+    )
 
 
 def refuse_other_measures(plan: Plan, measures: Measures) -> None:

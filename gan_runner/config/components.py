@@ -113,6 +113,11 @@ def check(plain: Mapping[str, Any]) -> Experiment:
             getattr(loss, "paired", False) and trainer.discriminator_update == "separate",
             f"trainer.discriminator_update=separate: {loss.__name__} compares real with fake; it needs joint",
         ),
+        (
+            trainer.packing > 1 and config.architecture.conditional,
+            f"trainer.packing={trainer.packing}: the samples of a pack have no label in common; "
+            "use architecture.conditional=false",
+        ),
         *(
             (
                 c.cls.compares and trainer.discriminator_update == "separate",

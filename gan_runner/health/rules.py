@@ -132,7 +132,8 @@ def collapse(context: RuleContext, history: History) -> Diagnosis:
     tries = [context.stronger_penalty]
     joint = context.config.trainer.discriminator_update == "joint"
     tries += ["loss=relativistic"] if joint and not context.loss.paired else []
-    tries += ["architecture.conditional=true"] if context.dataset.num_classes else []
+    labelled = context.dataset.num_classes and context.config.trainer.packing == 1
+    tries += ["architecture.conditional=true"] if labelled else []
     generator, discriminator = context.learning_rates["generator"], context.learning_rates["discriminator"]
     if generator > 2 * discriminator:
         cause = f"the discriminator cannot follow, at a learning rate of {discriminator:.2g} to {generator:.2g}"

@@ -54,7 +54,7 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     torch.manual_seed(derive(config.seed, "discriminator"))
     discriminator = experiment.build(
         "architecture.discriminator",
-        shape=facts.shape,
+        shape=(config.trainer.packing * facts.shape[0], *facts.shape[1:]),
         num_classes=labels_wanted(config.architecture, facts),
         value_range=facts.value_range,
     )
@@ -101,6 +101,7 @@ def build_game(experiment: Experiment, dataset: Dataset) -> Game:
         loss=experiment.build("loss"),
         regularizers=build_regularizers(experiment, dataset),
         augmentation=augmentation,
+        packing=trainer.packing,
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
         auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
@@ -129,7 +130,8 @@ def measure_std(dataset: Dataset, batch_size: int) -> float:
 def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
     """This process's batches."""
     config, trainer = experiment.config, experiment.config.trainer
-    refuse_split_groups(state.discriminator.module, trainer.batch_size, ranks)
+    refuse_split_packs(trainer.batch_size, trainer.packing, ranks)
+    refuse_split_groups(state.discriminator.module, trainer.batch_size, trainer.packing, ranks)
     return Batches(
         dataset=dataset,
         latent=config.architecture.latent,
@@ -147,16 +149,32 @@ def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: S
     )
 
 
-def refuse_split_groups(discriminator: nn.Module, batch_size: int, ranks: Ranks) -> None:
+def refuse_split_packs(batch_size: int, packing: int, ranks: Ranks) -> None:
+    """UserError where a process or a device would have a part of a pack."""
+    parts, shared = _parts(ranks)
+    if packing > 1 and batch_size % (parts * packing):
+        raise UserError(
+            f"trainer.packing={packing}: trainer.batch_size={batch_size} cannot be divided into packs of so many"
+            f"{shared}; use a multiple of {parts * packing}"
+        )
+
+
+def refuse_split_groups(discriminator: nn.Module, batch_size: int, packing: int, ranks: Ranks) -> None:
     """Groups of samples that the discriminator compares must not depend on how many processes share a batch."""
-    parts = ranks.size * len(ranks.devices)
+    parts, shared = _parts(ranks)
     for group in (module.group for module in discriminator.modules() if isinstance(module, MinibatchStddev)):
-        if batch_size % (parts * group):
-            shared = f" on {parts} devices" if parts > 1 else ""
+        if batch_size % (parts * group * packing):
+            packs = f" of {packing} each" if packing > 1 else ""
             raise UserError(
                 f"architecture.discriminator.minibatch_stddev={group}: trainer.batch_size={batch_size} cannot be "
-                f"divided into groups of so many{shared}; use a multiple of {parts * group}"
+                f"divided into groups of so many{packs}{shared}; use a multiple of {parts * group * packing}"
             )
+
+
+def _parts(ranks: Ranks) -> tuple[int, str]:
+    """In how many parts a batch is computed, and how to say so."""
+    parts = ranks.size * len(ranks.devices)
+    return parts, f" on {parts} devices" if parts > 1 else ""
 
 
 def build_schedule(experiment: Experiment, state: State) -> Schedule:
