@@ -127,7 +127,7 @@ class LSGANProbability(Loss):
 class Wasserstein(Loss):
     """L_D = −E l(x) + E l(G(z)), L_G = −E l(G(z)) (Arjovsky et al. 2017).
 
-    A regularizer must keep the critic l Lipschitz; without one, L_D falls without bound.
+    A regularizer, or clipped weights, must keep the critic l Lipschitz; without either, L_D falls without bound.
     """
 
     anchored = False

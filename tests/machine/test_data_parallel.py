@@ -154,6 +154,29 @@ def test_so_they_do_with_an_augmentation(device, name, terms_of):
     compare(game, state, name, terms_of, batch(False, device, ("r1",) if name == "discriminator" else ()))
 
 
+def test_so_it_does_with_penalties_that_draw_much_or_adapt(device):
+    words = ("regularizer=[gradient_penalty,r1,r2,dragan,lecam]", "trainer.batch_size=8")
+    game, state = game_and_state(device, *words)
+    update = batch(False, device, ("dragan", "lecam"))
+    averages = {"real": torch.full((BATCH,), 0.5, device=device), "fake": torch.full((BATCH,), -0.5, device=device)}
+    update = update._replace(adapted={"regularizer.lecam": averages})
+    compare(game, state, "discriminator", discriminator_terms, update)
+
+
+def test_so_it_does_from_packs(device):
+    words = ("trainer.packing=2", "trainer.batch_size=8", "regularizer=[gradient_penalty,r1,r2,dragan]")
+    game, state = game_and_state(device, *words)
+    seven = batch(False, device, ("r1", "dragan"))
+    assert seven.uniform is not None
+    update = UpdateBatch(
+        torch.cat([seven.real, seven.real[:1]]),
+        torch.cat([seven.z, seven.z[:1]]),
+        uniform=torch.cat([seven.uniform, seven.uniform[:1]]),
+        due=seven.due,
+    )
+    compare(game, state, "discriminator", discriminator_terms, update)
+
+
 @pytest.mark.parametrize("terms_of", [real_terms, fake_terms])
 def test_so_it_does_from_real_and_fake_samples_apart(device, conditional, terms_of):
     game, state = game_and_state(device, f"architecture.conditional={conditional}")
