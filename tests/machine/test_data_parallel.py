@@ -155,7 +155,11 @@ def test_so_they_do_with_an_augmentation(device, name, terms_of):
 
 
 def test_so_it_does_with_penalties_that_draw_much_or_adapt(device):
-    words = ("regularizer=[gradient_penalty,r1,r2,dragan,lecam]", "trainer.batch_size=8")
+    words = (
+        "regularizer=[gradient_penalty,r1,r2,dragan,lecam]",
+        "trainer.batch_size=8",
+        "regularizer.dragan.weight=0.1",
+    )
     game, state = game_and_state(device, *words)
     update = batch(False, device, ("dragan", "lecam"))
     averages = {"real": torch.full((BATCH,), 0.5, device=device), "fake": torch.full((BATCH,), -0.5, device=device)}
@@ -164,8 +168,8 @@ def test_so_it_does_with_penalties_that_draw_much_or_adapt(device):
 
 
 def test_so_it_does_from_packs(device):
-    words = ("trainer.packing=2", "trainer.batch_size=8", "regularizer=[gradient_penalty,r1,r2,dragan]")
-    game, state = game_and_state(device, *words)
+    words = ("regularizer=[gradient_penalty,r1,r2,dragan]", "trainer.batch_size=8", "regularizer.dragan.weight=0.1")
+    game, state = game_and_state(device, *words, "trainer.packing=2")
     seven = batch(False, device, ("r1", "dragan"))
     assert seven.uniform is not None
     update = UpdateBatch(
