@@ -22,8 +22,8 @@ $(VENV)/.installed: pyproject.toml
 train: setup  ## train: make train ARGS="experiment=mnist_conditional dataset.root=data"
 	$(BIN)/python -m gan_runner.train $(ARGS)
 
-test: setup  ## run the tests: make test ARGS="-k resume"
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## run the tests, on all cores: make test ARGS="-k resume"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup  ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -15,13 +15,10 @@ from PIL import Image
 from gan_runner.config import composition
 from gan_runner.errors import UserError
 from tests.conftest import REPOSITORY, tree
+from tests.datasets.made_up import idx
 from tests.training import TINY
 
 TEN_STEPS = (*TINY, "trainer.steps=10")
-
-
-def idx(array: np.ndarray) -> bytes:
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +102,10 @@ def idx(array: np.ndarray) -> bytes:
         "a directory that is to come": ("++hydra.run.dir=???", ("hydra.run.dir", "Missing")),
         "a directory of a sweep that is to come": ("-m ++hydra.sweep.dir=??? seed=0,1", ("hydra.sweep.dir", "missing")),
         "no value": ("trainer.steps", ("trainer.steps",)),
+        "a part of what is not shown": ("--package=dataset", ("--package=dataset", "--cfg job")),
+        "what is not shown, resolved": ("--resolve", ("--resolve", "--cfg", "--help")),
+        "a completion of nothing": ("--shell-completion", ("--shell-completion", "install=bash")),
+        "a completion for no shell": ("--shell-completion install=csh", ("install=bash", "zsh", "fish")),
         "sweep without -m": ("loss=hinge,lsgan", ("loss=hinge,lsgan", "--multirun")),
         "no such --config-dir": ("--config-dir=nowhere", ("--config-dir nowhere",)),
         "no such --config-name": ("--config-name=nope", ("'nope'",)),
@@ -400,3 +401,13 @@ def test_overrides_in_hydra_s_grammar():
     assert [(o.key_or_group, o.value()) for o in parsed] == [("dataset.root", "a=b"), ("regularizer", ["r1", "r2"])]
     with pytest.raises(UserError, match="quotes"):
         composition.parse(["seed=1", "trainer.objective=a=b"])
+
+
+def test_a_shell_completes_choices(gan_train):
+    line = "gan-train loss=h"
+    at = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    ended = gan_train("--shell-completion", "query=bash", env=at)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["loss=hinge"])
+    ended = gan_train("--shell-completion", "install=bash")
+    assert ended.returncode == 0
+    assert "hydra_bash_completion" in ended.stdout

@@ -36,6 +36,7 @@ from gan_runner.paths import CONF, as_path
 from gan_runner.status import Outcome, Status
 from gan_runner.streams import lasting_streams, open_closed_streams
 
+COMPLETION = [[f"{what}={shell}"] for what in ("install", "uninstall", "query") for shell in ("bash", "zsh", "fish")]
 Command = Callable[[Request], Outcome]
 
 
@@ -67,6 +68,14 @@ def _run(command: Command, config_name: str) -> int:
         )
     if arguments.experimental_rerun is not None:
         raise UserError("--experimental-rerun: cannot be used here; resume=RUN goes on with a run")
+    if arguments.package is not None and not arguments.cfg:
+        raise UserError(f"--package={arguments.package}: is a part of what --cfg shows; add --cfg job")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        raise UserError("--resolve: goes with --cfg or --help alone")
+    if arguments.shell_completion:
+        if [*arguments.overrides] not in COMPLETION:
+            raise UserError("--shell-completion: takes one of install=bash and uninstall=bash (or zsh, fish)")
+        return _leave_to_hydra(command, arguments, config_name)
     if asked := [option for option in hydra_does if getattr(arguments, option, None)]:
         if arguments.multirun and {"cfg", "info"} & {*asked}:
             raise UserError("-m: --cfg and --info show one configuration; leave -m out")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -38,6 +38,7 @@ class EvaluationChanges(Section):
     """What may differ from the run's own evaluation; null: the same."""
 
     extractor: str | None
+    real: Literal["training", "held_out"] | None
     real_samples: PositiveInt | None
 
 
@@ -162,13 +163,22 @@ def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> 
 
 def table_of_one(report: Report) -> Table:
     """A row for each figure, with all that it depends on."""
-    heads = ["figure", "value", "a perfect sampler", "better", "N", "real", "held out", "extractor"]
+    heads = [
+        "figure",
+        "value",
+        "a perfect sampler",
+        "better",
+        "N",
+        "real",
+        "a perfect sampler is",
+        "extractor",
+    ]
     rows = []
     for name, f in report.figures.items():
         better = {"min": "lower", "max": "higher", None: ""}[f.goal]
         extractor = f"{f.extractor} {(f.extractor_hash or '')[:8]}" if f.extractor else ""
         perfect = f"{rounded(f.perfect)} (N {f.perfect_samples:,})"
-        real = f"{f.real_samples:,}" if f.real_samples else "the truth"
+        real = f"{f.real_samples:,} {f.real}" if f.real_samples else "the truth"
         rows.append([name, rounded(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
     rows += [[name, "failed", reason] for name, reason in report.failures.items()]
     return heads, rows

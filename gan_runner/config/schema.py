@@ -117,6 +117,7 @@ class Evaluation(Section):
     """How generated samples are compared with real ones."""
 
     extractor: str
+    real: Literal["training", "held_out"] = "training"  # runs of earlier versions lack this key
     real_samples: PositiveInt | None
 
 

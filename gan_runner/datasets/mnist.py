@@ -7,11 +7,12 @@ import tempfile
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner.datasets.base import ArrayDataset, Folder, Range
@@ -32,7 +33,7 @@ FILE_PREFIX = {"train": "train", "test": "t10k"}
 
 
 class MNIST(ArrayDataset):
-    """Digits or fashion: grey images (1, 28, 28) in ten classes, 60,000 to train and 10,000 to test.
+    """Digits or fashion: grey images (1, 28, 28), or resized, in ten classes, 60,000 to train and 10,000 to test.
 
     The IDX files, gzipped or not, are in `root` or where torchvision puts them; if they are missing, `download` fetches
     them through torchvision. Raises `UserError` if they are missing, damaged or contradict each other.
@@ -46,7 +47,8 @@ class MNIST(ArrayDataset):
         download: bool,
         split: Literal["train", "test"],
         value_range: Range,
-        samples: PositiveInt | None = None,  # runs of earlier versions lack this key
+        size: Annotated[int, Field(ge=4)] | None = None,  # runs of earlier versions lack this key, and the next two
+        samples: PositiveInt | None = None,
         samples_seed: NonNegativeInt = 0,
     ) -> None:
         folder = as_path("dataset.root", root)
@@ -69,14 +71,14 @@ class MNIST(ArrayDataset):
             )
         if (labels > 9).any():
             raise UserError(f"dataset.root: '{labels_file}' has the label {labels.max()}; allowed: 0 to 9")
-        test = partial(MNIST, variant=variant, root=root, download=False, split="test", value_range=value_range)
+        test = partial(MNIST, variant=variant, root=root, download=False, split="test")
         has_test = split == "train" and all(_find("test", folder, raw).values())
         super().__init__(
-            images.unsqueeze(1),
+            images.unsqueeze(1) if size is None else _resized(images.unsqueeze(1), size),
             labels,
             value_range=value_range,
             num_classes=10,
-            held_out=test if has_test else None,
+            held_out=partial(test, value_range=value_range, size=size) if has_test else None,
             class_names=CLASS_NAMES[variant],
             samples=samples,
             samples_seed=samples_seed,
@@ -127,6 +129,15 @@ class StackedMNIST(ArrayDataset):
 
     def _select(self, chosen: Tensor) -> Tensor:
         return self._data[self._triples[chosen]].squeeze(2)
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """Images (N, 1, H, W) of uint8 as (N, 1, side, side), bilinearly; made smaller without aliases."""
+    parts = [
+        F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8)
+        for part in images.split(10_000)
+    ]
+    return torch.cat(parts)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

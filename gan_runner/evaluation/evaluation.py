@@ -20,7 +20,7 @@ from gan_runner.console import Progress, log_traceback, say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError, did_you_mean, type_and_message
 from gan_runner.evaluation.extractors import Extract, extract, extract_cached, find_extractor, how_to_make
-from gan_runner.evaluation.reference import ReferenceSamples, read_reference
+from gan_runner.evaluation.reference import TRAINING, ReferenceSamples, read_reference
 from gan_runner.evaluation.report import Figure, Report
 from gan_runner.metrics import Extractor, Goal, Metric, Samples
 from gan_runner.randomness import rng
@@ -46,6 +46,8 @@ class Evaluation:
         self._perfect: dict[str, dict[str, float]] = {}  # a perfect sampler's figures, by metric
         self._progress: Progress | None = None
         self._done = 0  # samples, for `_progress`
+        if self._config.evaluation.real == "held_out" and dataset.held_out() is None:
+            raise UserError("evaluation.real=held_out: nothing is held out from these data; use training")
         metrics: dict[str, Metric] = {name: found.build() for name, found in experiment.group("metric").items()}
         for name, metric in metrics.items():
             if reason := metric.why_not_applicable(dataset, self._config.architecture.conditional):
@@ -81,15 +83,28 @@ class Evaluation:
 
     @cached_property
     def _reference(self) -> ReferenceSamples:
-        return read_reference(self.dataset, self.metrics.values(), self._config.evaluation.real_samples)
+        settings = self._config.evaluation
+        return read_reference(
+            self.dataset, self.metrics.values(), settings.real_samples, against_held_out=settings.real == "held_out"
+        )
+
+    def _is_against_held_out(self, metric: Metric) -> bool:
+        return self._config.evaluation.real == "held_out" and not metric.seeks_copies
 
     def _to_extract(self) -> tuple[int, int, int]:
-        """How many generated, real and held-out samples still need features."""
+        """How many generated, training and held-out samples still need features."""
         needing, reference = [metric for metric in self.metrics.values() if metric.needs], self._reference
-        generated = max((metric.samples for metric in needing), default=0)
-        real = max((metric.real_count(len(reference.real)) for metric in needing), default=0)
-        held_out = min(generated, len(reference.held_out))
-        return generated, 0 if reference.real.extracted else real, 0 if reference.held_out.extracted else held_out
+        generated, training, held_out = 0, 0, 0
+        for metric in needing:
+            generated = max(generated, metric.samples)
+            if self._is_against_held_out(metric):
+                of_training, of_held_out = metric.samples, metric.real_count(len(reference.held_out))
+            else:
+                of_training, of_held_out = metric.real_count(len(reference.training)), metric.samples
+            training = max(training, min(of_training, len(reference.training)))
+            held_out = max(held_out, min(of_held_out, len(reference.held_out)))
+        is_known = reference.training.extracted, reference.held_out.extracted
+        return generated, 0 if is_known[0] else training, 0 if is_known[1] else held_out
 
     def _advance(self, count: int, text: str) -> None:
         stopping.leave_if_asked()
@@ -99,7 +114,7 @@ class Evaluation:
 
     def _generate(self, count: int, generate: Generate, seed: int) -> Samples:
         """Generated samples; a conditional generator gets the labels of real samples."""
-        real, labels = self._reference.real, None
+        real, labels = self._reference.training, None
         if self._config.architecture.conditional and real.labels is not None:
             labels = real.labels.repeat(-(-count // len(real)))[:count]
         batch, noise, batches = max(1, _GENERATED_AT_ONCE // math.prod(self._facts.shape)), rng(seed, "evaluation"), []
@@ -121,20 +136,22 @@ class Evaluation:
         reference, needing = self._reference, [name for name, metric in self.metrics.items() if metric.needs]
         with _survived(f"metrics {', '.join(needing)} failed", report.failures, needing):
             generated = self._with_features(generated, to_extract[0], extract)
-            reference.real = self._with_features(reference.real, to_extract[1], extract_cached)
+            reference.training = self._with_features(reference.training, to_extract[1], extract_cached)
             reference.held_out = self._with_features(reference.held_out, to_extract[2], extract_cached)
         for name, metric in self.metrics.items():
             if name not in report.failures:
                 self._measure(name, metric, generated, report, with_pictures)
         if with_pictures and self._facts.is_image:
             with _survived("no picture of real samples beside generated ones"):
-                sides = (reference.real.data, reference.real.labels, generated.values, generated.labels)
+                sides = (reference.training.data, reference.training.labels, generated.values, generated.labels)
                 report.pictures["samples"] = pictures.real_and_generated(*sides, _COLUMNS, self._facts.class_names)
 
     def _measure(self, name: str, metric: Metric, generated: Samples, report: Report, with_pictures: bool) -> None:
         """Adds the metric's figures to `report`, or why it failed."""
         reference, extractor = self._reference, self.extractor if metric.needs else None
-        samples, real = self._slices(metric, generated, len(reference.real))
+        sides = [(reference.training, TRAINING), (reference.held_out, reference.origin)]
+        (compared, which), (other, which_other) = sides[::-1] if self._is_against_held_out(metric) else sides
+        samples, real = self._slices(metric, generated, compared)
         self._advance(0, name)
         with _survived(f"metric {name} failed", report.failures, [name]):
             values, perfect = metric.measure(samples, real, self.dataset), self._perfect_figures(name, metric)
@@ -146,8 +163,9 @@ class Evaluation:
                     goal=metric.goals[figure],
                     samples=len(samples),
                     real_samples=len(real),
-                    perfect_samples=min(metric.samples, len(reference.held_out)),
-                    held_out=reference.origin,
+                    real=which,
+                    perfect_samples=min(metric.samples, len(other)),
+                    held_out=which_other,
                     extractor=extractor.name if extractor else None,
                     extractor_hash=extractor.hash if extractor else None,
                 )
@@ -155,20 +173,24 @@ class Evaluation:
                 report.pictures[name] = picture
         self._advance(metric.samples, name)
 
-    def _slices(self, metric: Metric, samples: Samples, available: int) -> tuple[Samples, Samples]:
-        """What a metric gets of `samples`, and of the first `available` real ones; features only if it needs them."""
-        samples, real = samples[: metric.samples], self._reference.real[: metric.real_count(available)]
+    def _slices(self, metric: Metric, samples: Samples, real: Samples) -> tuple[Samples, Samples]:
+        """What a metric gets of both; features only if it needs them."""
+        samples, real = samples[: metric.samples], real[: metric.real_count(len(real))]
         if metric.needs or self.extractor is None:
             return samples, real
         return replace(samples, extracted=None), replace(real, extracted=None)
 
     def _perfect_figures(self, name: str, metric: Metric) -> dict[str, float]:
-        """A perfect sampler's figures: those of held-out data. None if there are too few."""
+        """A perfect sampler's figures: those of other real samples. None if there are too few."""
         if name not in self._perfect:
-            held_out, real = self._slices(metric, self._reference.held_out, self._reference.real_for_held_out)
+            training, held_out = self._reference.training, self._reference.held_out
+            if self._is_against_held_out(metric):
+                other, real = self._slices(metric, training, held_out)
+            else:
+                other, real = self._slices(metric, held_out, training[: self._reference.training_for_held_out])
             self._perfect[name] = {}
             with _survived(f"metric {name} cannot tell what a perfect sampler would score"):
-                self._perfect[name] = metric.measure(held_out, real, self.dataset)
+                self._perfect[name] = metric.measure(other, real, self.dataset)
         return self._perfect[name]
 
 

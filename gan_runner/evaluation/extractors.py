@@ -10,6 +10,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_runner.config.schema import validate
@@ -95,6 +96,23 @@ class PerChannel:
         digits = classes.unflatten(0, (-1, self._channels))  # (N, C)
         powers = self._classifier.classes ** torch.arange(self._channels - 1, -1, -1)
         return features.reshape(len(images), -1), (digits * powers).sum(1)
+
+
+class Resized:
+    """A classifier of images of one size, to which it resizes those of another: generated and real ones alike."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.name, self.hash = f"{classifier.name}_resized", classifier.hash
+        self.features, self.classes = classifier.features, classifier.classes
+        self._classifier = classifier
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises `UserError` for images (C, H, W) with other channels than it was trained on."""
+        self._classifier.check((*shape[:1], *self._classifier.info.shape[1:]))
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        size = self._classifier.info.shape[1:]
+        return self._classifier(F.interpolate(images.float(), size, mode="bilinear", antialias=True))
 
 
 class Inception:
@@ -193,7 +211,7 @@ def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extra
         raise UserError(
             f"evaluation.extractor={choice}: allowed: auto, a classifier (.safetensors), Inception's weights (.pth)"
         )
-    extractor: Classifier | PerChannel | Inception
+    extractor: Classifier | PerChannel | Resized | Inception
     if path.suffix == ".pth":
         extractor = Inception(path, device)
     else:
@@ -204,6 +222,8 @@ def find_extractor(choice: str, dataset: Dataset, device: torch.device) -> Extra
             )
         if dataset.independent_channels:
             extractor = PerChannel(extractor, dataset.shape[0])
+        elif dataset.classifier is not None and dataset.shape[1:] != extractor.info.shape[1:]:
+            extractor = Resized(extractor)
     extractor.check(dataset.shape)
     return extractor
 

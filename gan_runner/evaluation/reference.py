@@ -6,32 +6,44 @@ from dataclasses import dataclass
 from gan_runner.datasets import ArrayDataset, DataFacts, Dataset
 from gan_runner.metrics import LazyImages, Metric, Samples
 
+TRAINING = "training data"
+
 
 @dataclass
 class ReferenceSamples:
-    """Real samples to compare generated ones with, and held-out ones in place of a perfect sampler's."""
+    """Real samples, from training data and held out from it.
 
-    real: Samples
+    Generated samples are compared with one of them; the other takes the place of a perfect sampler's.
+    """
+
+    training: Samples
     held_out: Samples
-    real_for_held_out: int  # held-out samples are compared with this many of the first real ones
+    training_for_held_out: int  # held-out samples are compared with this many of the first training ones
     origin: str  # where the held-out samples come from
 
 
-def read_reference(dataset: Dataset, metrics: Collection[Metric], limit: int | None) -> ReferenceSamples:
-    """As many samples as the metrics need, but at most `limit` real ones (None: all).
+def read_reference(
+    dataset: Dataset, metrics: Collection[Metric], limit: int | None, against_held_out: bool
+) -> ReferenceSamples:
+    """As many samples as the metrics need, but at most `limit` to compare with (None: all).
 
-    Without held-out data, the second half of the real samples takes their place.
+    Without held-out data, the second half of the training data takes their place.
     """
     most, source = max(metric.samples for metric in metrics), dataset.held_out()
     if source is None:
-        real = _read(dataset, limit, endless=2 * most, seed=0)
-        half = len(real) // 2
-        return ReferenceSamples(real, real[half:], half, "half of the training data, held against the other half")
+        training = _read(dataset, limit, endless=2 * most, seed=0)
+        half = len(training) // 2
+        origin = "half of the training data, held against the other half"
+        return ReferenceSamples(training, training[half:], half, origin)
     if all(metric.against != "all" for metric in metrics):
         limit = min(most, limit or most)
-    real, held_out = _read(dataset, limit, endless=most, seed=0), _read(source, most, endless=most, seed=1)
+    of_training, of_held_out = (most, limit) if against_held_out else (limit, most)
+    if against_held_out and any(metric.seeks_copies for metric in metrics):
+        of_training = None
+    training = _read(dataset, of_training, endless=most, seed=0)
+    held_out = _read(source, of_held_out, endless=most, seed=1)
     origin = "fresh samples" if source is dataset else "data held out from training"
-    return ReferenceSamples(real, held_out, len(real), origin)
+    return ReferenceSamples(training, held_out, len(training), origin)
 
 
 def _read(dataset: Dataset, most: int | None, endless: int, seed: int) -> Samples:

@@ -15,18 +15,19 @@ class Figure:
 
     metric: str
     value: float  # NaN if it is undefined for these samples
-    perfect: float | None  # the same for held-out data in place of generated samples
+    perfect: float | None  # the same for other real samples in place of generated ones
     goal: Goal | None
     samples: int
     real_samples: int
+    real: str  # which real samples
     perfect_samples: int
-    held_out: str  # where the held-out data come from
+    held_out: str  # which other real samples
     extractor: str | None
     extractor_hash: str | None
 
     @property
     def perfect_sampler(self) -> str:
-        """`perfect` in words, with its N if there were fewer held-out samples than generated ones."""
+        """`perfect` in words, with its N if there were fewer other real samples than generated ones."""
         if self.perfect is None:
             return ""
         fewer = "" if self.perfect_samples == self.samples else f" at N {self.perfect_samples:,}"

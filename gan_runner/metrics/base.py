@@ -103,6 +103,7 @@ class Metric(ABC):
     needs: ClassVar[Need | None] = None
     # Which real samples it gets; none: it knows the true distribution.
     against: ClassVar[Literal["all", "as many", "none"]] = "all"
+    seeks_copies: ClassVar[bool] = False  # in the training data, whichever real samples other metrics get
     measures: ClassVar[type] = Dataset
     and_not: ClassVar[str] = ""  # why it measures no other dataset, {}
 
@@ -139,7 +140,7 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:
-        """The figures named in `goals`, from generated samples and real ones (all or some of the training data).
+        """The figures named in `goals`, from generated samples and real ones.
 
         Raises `ValueError` if there are too few samples.
         """

@@ -127,6 +127,7 @@ class NearestNeighbours(Metric):
     between training images. Simple images are close to others by chance, so look at the picture, too.
     """
 
+    seeks_copies = True
     goals: ClassVar[Goals] = {"memorised": "min", "nearest_distance": None}
 
     def __init__(self, samples: PositiveInt, quantile: Quantile) -> None:

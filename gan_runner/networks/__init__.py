@@ -8,5 +8,11 @@ distribution: `latent_dim`, `shape`, `num_classes` (0 for an unconditional netwo
 from gan_runner.networks.conv import ConvDiscriminator, ConvGenerator
 from gan_runner.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan_runner.networks.mlp import FourierDiscriminator, MLPDiscriminator, MLPGenerator, NoiseGenerator
+from gan_runner.networks.pytorch_gan import (
+    PyTorchGANConvDiscriminator,
+    PyTorchGANConvGenerator,
+    PyTorchGANDiscriminator,
+    PyTorchGANGenerator,
+)
 from gan_runner.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from gan_runner.networks.resnet import ResNetDiscriminator, ResNetGenerator

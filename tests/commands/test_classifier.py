@@ -26,6 +26,7 @@ from gan_runner.evaluation.classifier import ClassifierNetwork
 from gan_runner.evaluation.extractors import Classifier, find_extractor
 from gan_runner.status import Status
 from tests.conftest import REPOSITORY, tree
+from tests.datasets.made_up import idx
 from tests.training import TINY
 from tests.training import train as gan_train
 
@@ -61,10 +62,6 @@ def test_a_training_that_diverges_leaves_nothing(corners, tmp_path):
     with pytest.raises(UserError, match=r"lr=1e\+30: the training diverged, and nothing is kept; try lr=1e\+29"):
         train(*corners, "lr=1e30")
     assert not (tmp_path / "cache" / "extractors").exists()
-
-
-def idx(array: np.ndarray) -> bytes:
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 def test_a_classifier_of_images_in_folders_is_found_by_every_run_on_them(corners, tmp_path, capsys):

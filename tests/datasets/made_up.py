@@ -30,6 +30,11 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 PNG = encoded(Image.fromarray(picture()))
 
 
+def idx(array: np.ndarray) -> bytes:
+    """A file in MNIST's format, written independently of the reader."""
+    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
 def tiff(data: bytes, size: int, *, bits: int, order: str, photometric: int = 1, sample_format: int = 1) -> bytes:
     """A square TIFF by the letter of its specification (Adobe, revision 6.0): a header, one directory, the data."""
     tags = {256: size, 257: size, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 10 * 12 + 4, 277: 1, 278: size}

@@ -10,14 +10,10 @@ import torchvision
 
 from gan_runner.datasets import MNIST, StackedMNIST
 from gan_runner.errors import UserError
+from tests.datasets.made_up import idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 10
-
-
-def idx(array: np.ndarray) -> bytes:
-    """A file in the IDX format, written independently of the reader."""
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 def write(folder: Path, prefix: str = "train", gzipped: bool = False, images: bytes = b"", labels: bytes = b"") -> None:
@@ -248,3 +244,19 @@ def test_digits_have_a_classifier_and_clothes_have_none(tmp_path: Path) -> None:
     assert mnist(tmp_path).classifier == stacked(tmp_path).classifier == "digits"
     assert mnist(tmp_path, variant="fashion_mnist").classifier is None
     assert not mnist(tmp_path).independent_channels
+
+
+def test_images_and_those_held_out_are_resized(tmp_path: Path) -> None:
+    """To twice the size bilinearly: between two pixels, a quarter of one and three quarters of the other."""
+    write(tmp_path)
+    write(tmp_path, prefix="t10k")
+    data = mnist(tmp_path, size=56)
+    assert data.shape == (1, 56, 56)
+    held_out = data.held_out()
+    assert held_out is not None
+    assert held_out.shape == (1, 56, 56)
+    row, across = data._data[0, 0, 27].double(), torch.from_numpy(IMAGES[0].astype(float))
+    down = 0.75 * across[13] + 0.25 * across[14]
+    assert float(row[20]) == pytest.approx(float(0.25 * down[9] + 0.75 * down[10]), abs=0.51)
+    assert float(row[21]) == pytest.approx(float(0.75 * down[10] + 0.25 * down[11]), abs=0.51)
+    assert torch.equal(mnist(tmp_path, size=28)._data, mnist(tmp_path)._data)

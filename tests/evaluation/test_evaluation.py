@@ -15,6 +15,7 @@ from gan_runner import console
 from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import ArrayDataset, DataFacts
+from gan_runner.datasets.mnist import read_idx
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.extractors import Classifier, extract, extract_cached
@@ -22,6 +23,7 @@ from gan_runner.runs.directory import read_objective
 from gan_runner.status import Outcome, Status
 from gan_runner.tensor_files import parse
 from tests.conftest import REPOSITORY
+from tests.datasets.made_up import idx
 from tests.evaluation.conftest import STEPS, evaluate, evaluation
 from tests.training import TINY, newest_state, outcome, rows, train, write_images
 
@@ -206,6 +208,7 @@ def test_a_sweeper_that_is_not_ours_gets_the_objective(tmp_path, gan_train):
         (["evaluation.extractor=nowhere.safetensors"], "evaluation.extractor=nowhere.safetensors: cannot be read"),
         (["evaluation.extractor=digits"], "evaluation.extractor=digits: allowed: auto, a classifier (.safetensors)"),
         ([*MNIST, "metric=[fid]", "metric.fid.samples=50"], "metric.fid.samples is 50; allowed: at least 65"),
+        ([*MNIST, "evaluation.real=held_out"], "evaluation.real=held_out: nothing is held out from these data"),
         ([*MNIST, "metric=[fid]", "evaluation.real_samples=3"], "evaluation.real_samples is 3; metric.fid needs"),
         (
             [*MNIST, "metric=[fid]", "+metric.other={_target_:gan_runner.metrics.FID,samples:200}"],
@@ -261,6 +264,43 @@ def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
     assert figures["label_accuracy"]["value"] < 0.5  # noise, after ten steps
     assert figures["fid"]["value"] > 10 * figures["fid"]["perfect"]
     assert (run / "evaluation" / "samples.png").exists()
+
+
+@pytest.fixture
+def split_digits(tmp_path):
+    """80 digits to train on and 80 others, held out."""
+    root = tmp_path / "digits"
+    root.mkdir()
+    for part, kept in (("train", slice(0, 80)), ("t10k", slice(80, 160))):
+        for name, dimensions in (("images-idx3", 3), ("labels-idx1", 1)):
+            content = read_idx(DIGITS / f"train-{name}-ubyte.gz", dimensions)[kept].numpy()
+            (root / f"{part}-{name}-ubyte").write_bytes(idx(content))
+    return root
+
+
+def test_figures_are_held_against_training_data_or_against_what_is_held_out(split_digits):
+    """Of a generator that gives the held-out digits, one by one; copies are looked for in the training data alone."""
+    words = ["dataset=mnist", f"dataset.root={split_digits}", "architecture=mlp_tanh", "metric=[fid,neighbours]"]
+    words += ["metric.fid.samples=80", "metric.neighbours.samples=80"]
+    reports = {}
+    for real in ("training", "held_out"):
+        experiment = check(composition.plain(composition.compose([*words, f"evaluation.real={real}"], "train")))
+        dataset = experiment.build("dataset")
+        held_out = dataset.held_out()[torch.arange(80)][0]
+        reports[real] = Evaluation(experiment, dataset, torch.device("cpu"))(lambda *_: held_out, 0, False).figures  # noqa: B023
+    of_training, of_held_out = reports["training"]["fid"], reports["held_out"]["fid"]
+    assert of_held_out.value == pytest.approx(0, abs=1e-3)
+    assert of_training.value == pytest.approx(of_held_out.perfect, rel=1e-4)  # the same two sets, the other way round
+    assert of_training.value == pytest.approx(of_training.perfect, rel=1e-4)
+    assert of_training.value > 1
+    assert [(f.real, f.held_out) for f in (of_training, of_held_out)] == [
+        ("training data", "data held out from training"),
+        ("data held out from training", "training data"),
+    ]
+    assert [f.real_samples for f in (of_training, of_held_out)] == [80, 80]
+    copies = [report["memorised"] for report in reports.values()]
+    assert [f.real for f in copies] == ["training data"] * 2
+    assert copies[0].value == copies[1].value < 0.2
 
 
 def test_real_images_are_looked_at_once(tmp_path, monkeypatch):

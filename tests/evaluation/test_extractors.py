@@ -20,6 +20,7 @@ from gan_runner.evaluation.extractors import (
     Classifier,
     Inception,
     PerChannel,
+    Resized,
     classifier_path,
     find_extractor,
     how_to_make,
@@ -88,6 +89,20 @@ def test_the_shipped_digits_are_small_known_and_right(digits, images_and_labels)
     assert (features >= 0).all()
     assert float((predicted == labels).float().mean()) >= 0.98
     assert torch.equal(features, extractor(images)[0])
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_digits_of_another_size_are_resized_and_still_read(side):
+    root = str(REPOSITORY / "tests" / "data" / "mnist")
+    digits = MNIST(variant="mnist", root=root, download=False, split="train", value_range=(0.0, 1.0), size=side)
+    extractor = find_extractor("auto", digits, CPU)
+    assert isinstance(extractor, Resized)
+    assert (extractor.name, extractor.hash) == ("digits_resized", extractors.SHA256["digits"])
+    images, labels = digits.batch(0, len(digits), seed=0)
+    assert labels is not None
+    features, predicted = extractor(images)
+    assert features.shape == (200, extractor.features)
+    assert float((predicted == labels).float().mean()) >= 0.98
 
 
 def test_the_shipped_digits_are_what_the_command_makes_by_default():

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tests.datasets.made_up import idx
 from tests.fuzz.case import Case
 
 SIDE = 16
@@ -104,11 +105,6 @@ def _zip(file: Path, folder: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(folder.rglob("*.png")):
             archive.write(path, path.relative_to(folder))
-
-
-def idx(array: np.ndarray) -> bytes:
-    """A file of MNIST's format."""
-    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
 
 
 def _digits(folder: Path) -> None:

@@ -35,6 +35,7 @@ class StoredFigure(Stored):
     samples: NonNegativeInt = 0
     real_samples: NonNegativeInt = 0
     perfect_samples: NonNegativeInt = 0
+    real: str = ""
     held_out: str = ""
     extractor: str | None = None
     extractor_hash: str | None = None

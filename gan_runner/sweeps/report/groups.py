@@ -121,13 +121,14 @@ def settings(run: Run) -> dict[str, Any]:
 def conditions(run: Run) -> dict[str, str]:
     """What two runs must share so that their figures may be compared."""
     dataset, metrics = run.config["dataset"], flat(run.config["metric"])
-    real = run.config["evaluation"]["real_samples"]
+    evaluation = run.config["evaluation"]
+    real, which = evaluation["real_samples"], evaluation.get("real", "training")  # earlier versions lack this key
     return {
         "data": f"{str(dataset.get('_target_', '')).rpartition('.')[2]} {run.origin.fingerprint[:8]}",
         "split": str(dataset.get("split", "")),
         "extractor": (run.origin.extractor or "none")[:8],
         "metrics": ", ".join(f"{key}={shown(value)}" for key, value in metrics.items() if not key.endswith("_target_")),
-        "real samples": "all" if real is None else str(real),
+        "real samples": f"{'all' if real is None else real}, {which.replace('_', ' ')}",
         "steps": str(run.step) if run.step == run.steps else f"{run.step} of {run.steps}",
     }
 

@@ -64,8 +64,8 @@ def figures(run: Run) -> list[Part]:
     rows += [[name, "failed", reason, "", "", "", ""] for name, reason in evaluation.failures.items()]
     if not rows:
         return []
-    heads = ["figure", f"at step {evaluation.step:,}", "a perfect sampler", "better", "N", "held out", "extractor"]
-    return [Table(heads, rows)]
+    value, perfect = f"at step {evaluation.step:,}", "a perfect sampler"
+    return [Table(["figure", value, perfect, "better", "N", f"{perfect} is", "extractor"], rows)]
 
 
 def _cells(figure: StoredFigure) -> list[str]:
