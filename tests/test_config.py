@@ -45,6 +45,13 @@ def test_every_choice_fits_what_it_names(choice):
         assert component.cls.__module__.startswith(("gan_runner.", "torch."))
 
 
+def test_a_class_may_lack_what_the_choice_that_it_replaces_leaves_open():
+    replaced = experiment("loss=nonsaturating", "loss._target_=gan_runner.losses.Hinge")
+    assert replaced.components["loss"].values == {}
+    with pytest.raises(UserError, match=r"loss\.label_smoothing: Hinge has no such key"):
+        experiment("loss._target_=gan_runner.losses.Hinge", "loss.label_smoothing=0.1")
+
+
 @pytest.mark.parametrize("group", FIXED)
 def test_names_that_users_rely_on(group):
     assert FIXED[group] <= {path.stem for path in (CONF / group).glob("*.yaml")}

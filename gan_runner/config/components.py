@@ -212,6 +212,8 @@ def component(key: str, node: Mapping[str, Any], base: type) -> Component:
         if name in injected:
             raise UserError(f"{key}.{name}: is injected by the runner and cannot be set")
         if name not in own and not takes_any:
+            if value is None:  # of the choice whose _target_ was replaced
+                continue
             raise UserError(f"{key}.{name}: {cls.__name__} has no such key; {did_you_mean(name, own)}")
         path = f"{key}.{name}"
         if base in (torch.optim.Optimizer, Regularizer) and isinstance(value, float) and not math.isfinite(value):
