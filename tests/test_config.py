@@ -21,7 +21,7 @@ FIXED = {  # the names that users rely on
         *("cnn_mnist", "cnn_celeba", "dcgan", "resnet"),
     },
     "loss": {"minimax", "nonsaturating", "lsgan", "lsgan_probability", "wasserstein", "hinge", "relativistic"},
-    "regularizer": {"gradient_penalty", "r1", "r2"},
+    "regularizer": {"gradient_penalty", "r1", "r2", "dragan", "lecam"},
     "augmentation": {"diffaugment", "ada", "instance_noise", "none"},
     "device": {"auto", "cpu", "cuda", "mps", "data_parallel", "ddp"},
 }
