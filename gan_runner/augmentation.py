@@ -30,8 +30,8 @@ class Augmentation:
         """How strong it is at `step` = 1, 2, … unless it adapts."""
         return 1.0
 
-    def adapt(self, state: Mapping[str, Tensor], sign: Tensor) -> None:
-        """Changes `state`, after an update of the discriminator, by the mean sign of its logits of real samples."""
+    def adapt(self, state: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> None:
+        """Changes `state`, after an update of the discriminator; "mean/sign" is that of its logits of real samples."""
 
     def __call__(self, x: Tensor, drawn: Tensor, strength: Tensor) -> Tensor:
         """(B, *shape), the uniform and then the normal numbers (B, uniforms + normals), (B,) -> (B, *shape)."""
@@ -163,9 +163,9 @@ class ADA(ImageAugmentation):
         self.uniforms = 7 * len(policy)
         self.normals = sum({"blit": 0, "geometry": 4, "color": 3}[name] for name in policy)
 
-    def adapt(self, state: Mapping[str, Tensor], sign: Tensor) -> None:
+    def adapt(self, state: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> None:
         p, signs, updates = (state[name] for name in self.adapts)
-        signs += sign
+        signs += means["mean/sign"]
         updates += 1
         due = updates == self.interval
         excess = (signs / self.interval - self.target).round(

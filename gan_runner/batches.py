@@ -11,10 +11,11 @@ from torch import Tensor
 from gan_runner.augmentation import Augmentation
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import Dataset
+from gan_runner.game import UpdateBatch
 from gan_runner.randomness import rng
 from gan_runner.regularizers import Regularizer
 from gan_runner.state import State
-from gan_runner.step import Rates, StepBatch, UpdateBatch
+from gan_runner.step import Rates, StepBatch
 
 
 def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
@@ -64,8 +65,12 @@ class Batches:
         real = self._to_device(real)
         labels = self._to_device(labels) if self.num_classes and labels is not None else None
         due = tuple(name for name, r in self.regularizers.items() if number % r.interval == 0)
-        uniform = self._mine(torch.rand(self.size, generator=rng(self.seed, "uniform", number))) if due else None
-        return UpdateBatch(real, z, labels, fake_labels, uniform, due)
+        return UpdateBatch(real, z, labels, fake_labels, self._uniform(number, due) if due else None, due)
+
+    def _uniform(self, number: int, due: tuple[str, ...]) -> Tensor:
+        """Random numbers for the penalties that are due, which share them."""
+        most = max(self.regularizers[name].uniforms for name in due)
+        return self._mine(torch.rand(self.size, most, generator=rng(self.seed, "uniform", number)))
 
     def _augmented(self, step: int) -> Callable[[UpdateBatch], UpdateBatch]:
         """Adds to one update of `step` after another what its augmentation needs: fresh numbers for each sample."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gan_runner.game import Game, Terms, UpdateBatch
 from gan_runner.state import NETWORKS, State
-from gan_runner.step import Game, Gradients, Terms, TermsOf, UpdateBatch, computed_of, reduce
+from gan_runner.step import Gradients, TermsOf, computed_of, reduce
 
 Tensors = dict[str, dict[str, dict[str, Tensor]]]  # by network, "parameters" or "buffers", and name
 
@@ -27,7 +28,7 @@ def by_members(game: Game, state: State, name: str, terms_of: TermsOf, batch: Up
     def of_one(tensors: Tensors, drawn: dict[str, Any]) -> tuple[list[Tensor], Terms, Tensors]:
         return _functional_gradients(game, state, name, terms_of, tensors, batch._replace(**drawn))
 
-    drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor)}
+    drawn = {key: value for key, value in batch._asdict().items() if isinstance(value, Tensor | dict)}
     gradients, computed, buffers = torch.vmap(of_one, randomness="different")(tensors_of(state), drawn)
     _copy_buffers(state, buffers)
     return state[name].in_layout(gradients), computed

@@ -3,21 +3,25 @@
 D(x) = σ(logit) is a probability. The discriminator minimizes the sum of its real and its fake term.
 """
 
-from typing import ClassVar
+import math
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 
 class Loss:
     """The terms of one adversarial loss. Subclasses define `real`, `fake` and `generator`, each (B,) -> (B,)."""
 
-    equilibrium_logit: ClassVar[float] = 0.0
+    equilibrium_logit: float = 0.0
     """The logit where the discriminator cannot tell real from fake."""
+    real_target: float = 1.0
+    """What the best D(x) of a sample is that only the data have; below 1 where labels are smoothed."""
     anchored: ClassVar[bool] = True
     """Whether a logit above it calls a sample real; False where only the differences between logits count."""
     density_ratio: ClassVar[bool] = False
-    """Whether the optimal σ(logit) is p_data / (p_data + p_g): only then do the logits give an estimate of the JSD."""
+    """Whether the optimal σ(logit) is p_data / (p_data + p_g), times `real_target`."""
     paired: ClassVar[bool] = False
     """Whether each term needs the logits of real and fake samples together."""
 
@@ -46,13 +50,23 @@ class Minimax(Loss):
     """L_D = −E log D(x) − E log(1 − D(G(z))), L_G = E log(1 − D(G(z))): the saturating loss (Goodfellow et al. 2014).
 
     The generator's gradient with respect to the logit is −D(G(z)): it vanishes while the discriminator wins.
+
+    `label_smoothing` s is one-sided (Salimans et al. 2016, section 3.4): of real samples D(x) is to be 1 − s, so that
+    the best D is (1 − s) p_data / (p_data + p_g).
     """
 
     density_ratio = True
 
+    def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None) -> None:
+        # Runs of earlier versions lack the key.
+        self.label_smoothing = label_smoothing or 0.0
+        self.real_target = 1 - self.label_smoothing
+        self.equilibrium_logit = math.log(self.real_target / (1 + self.label_smoothing))
+
     def real(self, logits: Tensor) -> Tensor:
-        """−log D(x)."""
-        return F.softplus(-logits)
+        """−(1 − s) log D(x) − s log(1 − D(x)), which is −log D(x) + s·l."""
+        terms = F.softplus(-logits)
+        return terms + self.label_smoothing * logits if self.label_smoothing else terms
 
     def fake(self, logits: Tensor) -> Tensor:
         """−log(1 − D(G(z)))."""
@@ -113,7 +127,7 @@ class LSGANProbability(Loss):
 class Wasserstein(Loss):
     """L_D = −E l(x) + E l(G(z)), L_G = −E l(G(z)) (Arjovsky et al. 2017).
 
-    A regularizer must keep the critic l Lipschitz; without one, L_D falls without bound.
+    A regularizer, or clipped weights, must keep the critic l Lipschitz; without either, L_D falls without bound.
     """
 
     anchored = False

@@ -214,14 +214,15 @@ def scatter(real: Tensor, fake: Tensor) -> Picture:
     return _draw(figure)
 
 
-def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor) -> Picture:
-    """Both densities, the discriminator D(x), and the best one, p_data / (p_data + p_g)."""
+def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor, real_target: float = 1.0) -> Picture:
+    """Both densities, the discriminator D(x), and the best one, p_data / (p_data + p_g) times `real_target`."""
     figure, axes = _figure()
     axes.plot(x, p_data, color="C0", label="p_data")
     axes.plot(x, p_g, color="C2", label="p_g")
     axes.set(xlabel="x", ylabel="density")
     right = axes.twinx()
-    right.plot(x, best, color="C3", linestyle="--", label="D* = p_data / (p_data + p_g)")
+    times = "" if real_target == 1 else f"{real_target:g} "
+    right.plot(x, best, color="C3", linestyle="--", label=f"D* = {times}p_data / (p_data + p_g)")
     right.plot(x, d, color="C1", label="D")
     right.set(ylabel="D(x)", ylim=(-0.02, 1.02))
     figure.legend(loc="outside upper center", ncols=4, fontsize=8)

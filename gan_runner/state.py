@@ -99,7 +99,7 @@ class State:
     ) -> None:
         self.generator, self.discriminator, self.average = generator, discriminator, average
         self.penalties: dict[str, Tensor] = {}  # weighted means; a lazy one is not computed at each step
-        self.adaptive: dict[str, Tensor] = {}  # what an augmentation that adapts has come to
+        self.adaptive: dict[str, dict[str, Tensor]] = {}  # what adapts has come to, by its key and the number's name
         self.step = 0  # how many steps were taken
         self.members: int | None = None  # how many runs are stacked; None: this is one
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step
@@ -122,7 +122,8 @@ class State:
         if self.average is not None:
             yield from self.average.parameters
             yield from self.average.buffers.values()
-        yield from self.adaptive.values()
+        for numbers in self.adaptive.values():
+            yield from numbers.values()
 
     @property
     def sampled(self) -> nn.Module:
@@ -140,7 +141,7 @@ class State:
         if self.average is not None:
             kept["ema"] = self.average.state_dict()
         if self.adaptive:
-            kept["augmentation"] = self.adaptive
+            kept["adaptive"] = self.adaptive
         if self.evolution:
             kept["evolution"] = torch.stack(self.evolution)
         return kept
@@ -158,8 +159,9 @@ class State:
             moments = kept.get("optimizer", {}).get(name, {})
             network.optimizer.load_state_dict({int(i): moment for i, moment in moments.items()})
         self.penalties = {name: penalty.to(self.device) for name, penalty in kept.get("penalties", {}).items()}
-        for name, number in self.adaptive.items():
-            number.copy_(kept["augmentation"][name])
+        for key, numbers in self.adaptive.items():
+            for name, number in numbers.items():
+                number.copy_(kept["adaptive"][key][name])
         self.evolution = list(kept.get("evolution", []))
         self.step = step
 
@@ -178,7 +180,7 @@ def stack(states: Sequence[State]) -> State:
     generator, discriminator = (_stack_networks([state[name] for state in states]) for name in NETWORKS)
     stacked = State(generator, discriminator, copy.copy(first.average))
     stacked.members, stacked.step = len(states), first.step
-    stacked.adaptive = _stack_named([state.adaptive for state in states])
+    stacked.adaptive = {key: _stack_named([state.adaptive[key] for state in states]) for key in first.adaptive}
     averages = [state.average for state in states if state.average is not None]
     if stacked.average is not None:
         stacked.average.parameters = _stack([average.parameters for average in averages])

@@ -1,44 +1,31 @@
 """Algorithm 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), as functions of tensors.
 
-Both losses are written in terms of two callables, generator(z[, labels]) -> samples and discriminator(x[, labels]) ->
-logits. So the same arithmetic runs in three ways, which differ only in who takes the gradient: autograd on the modules
-(`by_autograd`), or torch.func on modules as functions, compiled as one graph or for several runs at once
-(gan_runner/functional.py). Nothing here knows of configuration, files, processes or clocks.
+The losses (gan_runner/game.py) are written in terms of two callables. So the same arithmetic runs in three ways, which
+differ only in who takes the gradient: autograd on the modules (`by_autograd`), or torch.func on modules as functions,
+compiled as one graph or for several runs at once (gan_runner/functional.py). Nothing here knows of configuration,
+files, processes or clocks.
 """
 
 from __future__ import annotations  # torch.compile cannot evaluate the annotations of inner functions
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_runner.augmentation import Augmentation
-from gan_runner.losses import Loss
-from gan_runner.networks.running import apply
-from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
+from gan_runner.game import (
+    Game,
+    Network,
+    Terms,
+    UpdateBatch,
+    discriminator_terms,
+    fake_terms,
+    generator_terms,
+    real_terms,
+)
 from gan_runner.state import NetworkState, State
-
-Network: TypeAlias = "nn.Module | DiscriminatorFunction"
-Terms = dict[str, Tensor]  # of a loss, one for each sample (B,), and the logits that they come from
-
-
-class UpdateBatch(NamedTuple):
-    """What one update is made of; labels are None where the networks are unconditional."""
-
-    real: Tensor  # (B, *shape)
-    z: Tensor  # (B, latent_dim)
-    real_labels: Tensor | None = None  # (B,)
-    fake_labels: Tensor | None = None  # (B,)
-    uniform: Tensor | None = None  # (B,) in [0, 1), for the penalties; None where none is due
-    due: tuple[str, ...] = ()  # the penalties of this update
-    real_drawn: Tensor | None = None  # (B, …) random numbers for the augmentation; None where it takes none
-    fake_drawn: Tensor | None = None
-    strength: Tensor | None = None  # (B,) of the augmentation
 
 
 class StepBatch(NamedTuple):
@@ -54,20 +41,6 @@ class Rates(NamedTuple):
     discriminator: float | Tensor  # the learning rate
     generator: float | Tensor
     average: float | Tensor = 0.0  # 1 - β of the moving average, and 1 the first time
-
-
-@dataclass(frozen=True)
-class Game:
-    """What the two networks play for."""
-
-    loss: Loss
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    augmentation: Augmentation | None = None  # of all that the discriminator sees
-    separate: bool = False  # one optimizer step each on real and fake samples, not one on both
-    concatenated: bool = False  # real and fake samples go through the discriminator as one batch
-    auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
-    precision: torch.dtype = torch.float32  # of the networks; losses and penalties stay in fp32
-    gradient_clip: float | None = None  # the largest norm of a network's gradient
 
 
 # How a loss is differentiated: the gradients by parameter, and what was computed on the way, detached.
@@ -97,28 +70,27 @@ def step(
 
     def descend(name: str, terms_of: TermsOf, batch: UpdateBatch, learning_rate: float | Tensor) -> Terms:
         """Descends one loss by one step of the network's optimizer."""
-        gradients, computed = differentiate(game, state, name, terms_of, _with_probability(state, batch))
+        gradients, computed = differentiate(game, state, name, terms_of, _with_adapted(state, batch))
         with torch.no_grad():
-            adapts = state.adaptive and "real_logits" in computed
-            if adapts:
-                sign = (computed["real_logits"] - game.loss.equilibrium_logit).sign().mean(-1)
-                gradients = [*gradients, sign]  # it travels with them
-            if average is not None:
-                gradients = average(gradients)
-            if adapts:
-                *gradients, computed["augmentation/sign"] = gradients
+            means = logit_means(game, computed) if state.adaptive else {}
+            if average is not None:  # the means travel with the gradients
+                averaged = average([*gradients, *means.values()])
+                gradients, means = averaged[: len(gradients)], dict(zip(means, averaged[len(gradients) :], strict=True))
+            computed |= means
             if measure or game.gradient_clip is not None:
                 gradients, computed[f"gradient_norm/{name}"] = clip(gradients, game.gradient_clip, state.members)
             state[name].optimizer.update(state[name].parameters, gradients, learning_rate)
+            if name == "discriminator" and game.weight_clip is not None:
+                clip_weights(state.discriminator.parameters, game.weight_clip)
         return computed
 
     computed: Terms = {}
     for update in batch.discriminator:
         for terms_of in (real_terms, fake_terms) if game.separate else (discriminator_terms,):
             computed |= descend("discriminator", terms_of, update, rates.discriminator)
-        if game.augmentation is not None and state.adaptive:
-            with torch.no_grad():
-                game.augmentation.adapt(state.adaptive, computed["augmentation/sign"])
+        with torch.no_grad():
+            for key, numbers in state.adaptive.items():
+                game.adaptive[key].adapt(numbers, computed)
     if batch.generator is not None:
         computed |= descend("generator", generator_terms, batch.generator, rates.generator)
         if state.average is not None:
@@ -127,109 +99,27 @@ def step(
     return state, computed
 
 
-def _with_probability(state: State, batch: UpdateBatch) -> UpdateBatch:
-    """The batch, with the probability that an augmentation that adapts has come to as its strength."""
+def logit_means(game: Game, computed: Terms) -> Terms:
+    """What an augmentation or a regularizer may adapt to: means over the batch, of each member."""
+    means: Terms = {}
+    if (real := computed.get("real_logits")) is not None:
+        means |= {"mean/real": real.mean(-1), "mean/sign": (real - game.loss.equilibrium_logit).sign().mean(-1)}
+    if (fake := computed.get("fake_logits")) is not None:
+        means["mean/fake"] = fake.mean(-1)
+    return means
+
+
+def _with_adapted(state: State, batch: UpdateBatch) -> UpdateBatch:
+    """The batch, with the numbers that have been adapted, the same for each sample."""
     if not state.adaptive:
         return batch
-    strength = state.adaptive["probability"][..., None].expand(batch.z.shape[:-1])  # the same for all samples
-    return batch._replace(strength=strength)
-
-
-# Both losses
-
-
-def discriminator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
-    """The terms of the discriminator's loss on real and fake samples, the penalties that are due, and the logits."""
-    real, fake = _real(game, batch), _fake(game, generator, batch)
-    if game.concatenated:
-        labels = None
-        if batch.real_labels is not None and batch.fake_labels is not None:
-            labels = torch.cat([batch.real_labels, batch.fake_labels])
-        of_real, of_fake = _discriminate(game, discriminator, torch.cat([real, fake]), labels).chunk(2)
-    else:
-        of_real = _discriminate(game, discriminator, real, batch.real_labels)
-        of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
-    real_logits, real_classes = _split(game, of_real, batch.real_labels, "real")
-    fake_logits, fake_classes = _split(game, of_fake, batch.fake_labels, "fake")
-    real_term, fake_term = game.loss.discriminator_terms(real_logits, fake_logits)
-    terms = {"real_logits": real_logits, "fake_logits": fake_logits}
-    terms |= {"discriminator_real": real_term, "discriminator_fake": fake_term} | real_classes | fake_classes
-    return terms | _penalties(game, discriminator, batch, real, fake)
-
-
-def real_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
-    """The half of the discriminator's loss on real samples."""
-    of_real = _discriminate(game, discriminator, _real(game, batch), batch.real_labels)
-    logits, classes = _split(game, of_real, batch.real_labels, "real")
-    return {"real_logits": logits, "discriminator_real": game.loss.real(logits)} | classes
-
-
-def fake_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
-    """The half of the discriminator's loss on fake samples, and the penalties that are due."""
-    fake = _fake(game, generator, batch)
-    of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
-    logits, classes = _split(game, of_fake, batch.fake_labels, "fake")
-    terms = {"fake_logits": logits, "discriminator_fake": game.loss.fake(logits)} | classes
-    return terms | _penalties(game, discriminator, batch, _real(game, batch), fake)
-
-
-def generator_terms(game: Game, generator: Network, discriminator: Network, batch: UpdateBatch) -> Terms:
-    """The terms of the generator's loss; only a paired loss looks at real samples."""
-    real_logits = None
-    if game.loss.paired:
-        with torch.no_grad():
-            real_logits = _run(game, discriminator, _real(game, batch), batch.real_labels)
-    fake = _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
-    of_fake = _discriminate(game, discriminator, fake, batch.fake_labels)
-    fake_logits, classes = _split(game, of_fake, batch.fake_labels, "generator")
-    return {"generator": game.loss.generator_term(fake_logits, real_logits)} | classes
-
-
-def _real(game: Game, batch: UpdateBatch) -> Tensor:
-    """The real samples, as the discriminator sees them."""
-    return _augment(game, batch, batch.real, batch.real_drawn)
-
-
-def _fake(game: Game, generator: Network, batch: UpdateBatch) -> Tensor:
-    """Generated samples, as the discriminator sees them in its own update."""
-    with torch.no_grad():
-        return _augment(game, batch, _run(game, generator, batch.z, batch.fake_labels), batch.fake_drawn)
-
-
-def _augment(game: Game, batch: UpdateBatch, samples: Tensor, drawn: Tensor | None) -> Tensor:
-    if game.augmentation is None:
-        return samples
-    assert drawn is not None
-    assert batch.strength is not None
-    return game.augmentation(samples, drawn, batch.strength)
-
-
-def _discriminate(game: Game, discriminator: Network, inputs: Tensor, labels: Tensor | None) -> Tensor:
-    """The logits (B,), or of a discriminator that tells the classes (B, 1 + K): the logit and those of the classes."""
-    return _run(game, discriminator, inputs, labels, **({} if game.auxiliary_weight is None else {"classes": True}))
-
-
-def _split(game: Game, outputs: Tensor, labels: Tensor | None, of: str) -> tuple[Tensor, Terms]:
-    """The logits (B,), and where classes are told −log P(label) for each sample: AC-GAN (Odena et al. 2017)."""
-    if game.auxiliary_weight is None:
-        return outputs, {}
-    assert labels is not None
-    return outputs[:, 0], {f"auxiliary_{of}": F.cross_entropy(outputs[:, 1:], labels, reduction="none")}
-
-
-def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None, **keywords: bool) -> Tensor:
-    if game.precision == torch.float32:
-        return apply(network, inputs, labels, **keywords)
-    with torch.autocast(inputs.device.type, game.precision):
-        return apply(network, inputs, labels, **keywords).float()
-
-
-def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Tensor, fake: Tensor) -> Terms:
-    if not batch.due:
-        return {}
-    assert batch.uniform is not None
-    samples = Batch(real, batch.real_labels, fake, batch.fake_labels, batch.uniform)
-    return {name: game.regularizers[name](discriminator, samples) for name in batch.due}
+    adapted = {
+        key: {name: number[..., None].expand(batch.z.shape[:-1]) for name, number in numbers.items()}
+        for key, numbers in state.adaptive.items()
+    }
+    if "augmentation" in adapted:
+        batch = batch._replace(strength=adapted["augmentation"]["probability"])
+    return batch._replace(adapted=adapted)
 
 
 # Their gradients
@@ -291,6 +181,12 @@ def clip(
         return gradients, norm
     factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
     return [gradient * factor for gradient in gradients], norm
+
+
+def clip_weights(weights: Sequence[Tensor], limit: float) -> None:
+    """Clamps each weight to [−limit, limit], which keeps the critic Lipschitz (Arjovsky et al. 2017, algorithm 1)."""
+    for weight in weights:
+        weight.clamp_(-limit, limit)
 
 
 def newest_penalties(batch: StepBatch, computed: Terms) -> Terms:

@@ -32,11 +32,11 @@ from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
 from gan_runner.errors import UserError
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, generator_terms
 from gan_runner.losses import Relativistic
 from gan_runner.machine.ranks import Ranks
 from gan_runner.randomness import rng
 from gan_runner.runs.building import build_batches, build_game, build_state
-from gan_runner.step import Game, UpdateBatch, discriminator_terms, generator_terms
 from tests.training import newest_state, rows, train, write_images
 
 SHAPE = (3, 6, 5)
@@ -308,7 +308,7 @@ def test_p_follows_the_paper():
     signs = [1.0, 1.0, 0.5, 0.5, *[0.6] * 3, 0.65, *[0.9] * 4, *[-1.0] * 4, *[0.0] * 8, 1.0, 1.0]
     probabilities = []
     for sign in signs:
-        augmentation.adapt(state, torch.tensor(sign))
+        augmentation.adapt(state, {"mean/sign": torch.tensor(sign)})
         probabilities.append(round(state["probability"].item() / (64 * 4 / 500_000), 4))
     assert probabilities == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0]
     assert (state["sign"].item(), state["updates"].item()) == (2, 2)
@@ -318,7 +318,7 @@ def test_p_stays_between_0_and_1():
     augmentation, state = ada(interval=1, images=128), {name: torch.zeros(()) for name in ADA.adapts}
     probabilities = []
     for sign in (-1.0, 1.0, 1.0, 1.0, -1.0):  # each half of the way
-        augmentation.adapt(state, torch.tensor(sign))
+        augmentation.adapt(state, {"mean/sign": torch.tensor(sign)})
         probabilities.append(state["probability"].item())
     assert probabilities == [0, 0.5, 1, 1, 0.5]
 
@@ -360,7 +360,7 @@ class ByHand:
         experiment = check(composition.plain(composition.compose(words, "train")))
         self.data = experiment.build("dataset")
         facts = DataFacts.of(self.data)
-        state, game = build_state(experiment, facts, torch.device("cpu")), build_game(experiment, facts)
+        state, game = build_state(experiment, facts, torch.device("cpu")), build_game(experiment, self.data)
         assert isinstance(game.augmentation, ADA)
         self.augmentation = game.augmentation
         self.generator, self.discriminator = state.generator.module, state.discriminator.module
@@ -426,7 +426,7 @@ def test_real_fake_and_each_update_have_numbers_of_their_own(folder):
     experiment = check(composition.plain(composition.compose((*IMAGES, folder, "augmentation=diffaugment"), "train")))
     dataset = experiment.build("dataset")
     facts = DataFacts.of(dataset)
-    game, state = build_game(experiment, facts), build_state(experiment, facts, torch.device("cpu"))
+    game, state = build_game(experiment, dataset), build_state(experiment, facts, torch.device("cpu"))
     for noise in ("fresh", "reused"):
         batches = replace(build_batches(experiment, dataset, game, state, Ranks()), reuse_noise=noise == "reused")
         seen = []

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms
 from gan_runner.losses import NonSaturating
 from gan_runner.networks import MLPDiscriminator, MLPGenerator
 from gan_runner.regularizers import R1
-from gan_runner.step import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms, reduce
+from gan_runner.step import reduce
 from tests.networks.test_mlp import PLAIN
 from tests.training import assert_same_end, rows, train, write_images
 
@@ -68,7 +69,7 @@ def test_both_halves_together_are_the_whole(played):
 def test_a_penalty_is_of_the_logit_alone(played):
     generator, discriminator, batch = played
     game = Game(NonSaturating(), {"r1": R1(1.0, 1)}, auxiliary_weight=WEIGHT)
-    terms = discriminator_terms(game, generator, discriminator, batch._replace(uniform=torch.rand(3), due=("r1",)))
+    terms = discriminator_terms(game, generator, discriminator, batch._replace(uniform=torch.rand(3, 0), due=("r1",)))
     first, second = (discriminator.layers[i].weight.detach().numpy() for i in (0, 2))
     open_units = batch.real.numpy() @ first.T + discriminator.layers[0].bias.detach().numpy() > 0
     gradient = (second[0] * open_units) @ first

@@ -26,7 +26,7 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
     {
         # Groups and their choices
         "choice": ("loss=hing", ("loss=hing", "did you mean 'hinge'", "wasserstein")),
-        "choice in a list": ("regularizer=[r1,r3]", ("regularizer=r3", "gradient_penalty, r1, r2")),
+        "choice in a list": ("regularizer=[r1,r3]", ("regularizer=r3", "gradient_penalty, lecam, r1, r2")),
         "experiment": ("experiment=nope", ("experiment=nope", "allowed: ")),
         "group": ("losss=hinge", ("losss", "did you mean 'loss'")),
         "group with +": ("+losss=hinge", ("losss", "did you mean 'loss'")),

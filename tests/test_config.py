@@ -21,7 +21,7 @@ FIXED = {  # the names that users rely on
         *("cnn_mnist", "cnn_celeba", "dcgan", "resnet"),
     },
     "loss": {"minimax", "nonsaturating", "lsgan", "lsgan_probability", "wasserstein", "hinge", "relativistic"},
-    "regularizer": {"gradient_penalty", "r1", "r2"},
+    "regularizer": {"gradient_penalty", "r1", "r2", "dragan", "lecam"},
     "augmentation": {"diffaugment", "ada", "instance_noise", "none"},
     "device": {"auto", "cpu", "cuda", "mps", "data_parallel", "ddp"},
 }
@@ -43,6 +43,13 @@ def checked(*overrides: str) -> Config:
 def test_every_choice_fits_what_it_names(choice):
     for component in experiment(choice).components.values():
         assert component.cls.__module__.startswith(("gan_runner.", "torch."))
+
+
+def test_a_class_may_lack_what_the_choice_that_it_replaces_leaves_open():
+    replaced = experiment("loss=nonsaturating", "loss._target_=gan_runner.losses.Hinge")
+    assert replaced.components["loss"].values == {}
+    with pytest.raises(UserError, match=r"loss\.label_smoothing: Hinge has no such key"):
+        experiment("loss._target_=gan_runner.losses.Hinge", "loss.label_smoothing=0.1")
 
 
 @pytest.mark.parametrize("group", FIXED)

@@ -15,7 +15,7 @@ FLOORS = (  # from the ground up
     {"console"},
     {"tables", "tensor_files", "optimizers", "pictures"},
     {"losses", "regularizers", "augmentation", "networks", "datasets"},
-    {"metrics", "state"},
+    {"metrics", "state", "game"},
     {"config", "step"},
     {"batches", "functional"},
     {"health", "evaluation", "machine"},

@@ -125,6 +125,41 @@ def test_values_at_the_equilibrium(cls, real, generator):
     assert cls().generator_term(logit, logit).item() == pytest.approx(generator)
 
 
+SMOOTHED = pytest.mark.parametrize("cls", [Minimax, NonSaturating])
+
+
+@SMOOTHED
+def test_smoothed_real_labels_are_a_cross_entropy_with_them(cls):
+    loss = cls(label_smoothing=0.1)
+    value = lambda x: -0.9 * np.log(sigmoid(x)) - 0.1 * np.log(1 - sigmoid(x))  # noqa: E731
+    found = value_and_derivative(loss.real, LOGITS)
+    np.testing.assert_allclose(found, (value(LOGITS), sigmoid(LOGITS) - 0.9), rtol=1e-5, atol=1e-7)
+    logits = torch.tensor(LOGITS)
+    for term in ("fake", "generator"):  # one-sided
+        assert torch.equal(getattr(loss, term)(logits), getattr(cls(), term)(logits))
+
+
+@SMOOTHED
+@pytest.mark.parametrize("p_data", [0.8, 0.5])
+def test_under_smoothed_labels_the_best_probability_is_that_much_lower(cls, p_data):
+    loss, best = cls(label_smoothing=0.2), 0.8 * p_data
+    logit = np.log(best / (1 - best))
+    _, derivative = value_and_derivative(lambda x: p_data * loss.real(x) + (1 - p_data) * loss.fake(x), [logit])
+    assert derivative[0] == pytest.approx(0, abs=1e-6)
+    assert loss.real_target == 0.8
+    assert p_data != 0.5 or loss.equilibrium_logit == pytest.approx(logit)
+
+
+def test_labels_that_are_not_smoothed_are_those_of_before():
+    assert (Minimax().real_target, Minimax().equilibrium_logit) == (1, 0)
+    assert (Minimax(0.0).real_target, Minimax(0.0).equilibrium_logit) == (1, 0)
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", "a"])
+def test_a_smoothing_out_of_range_is_refused(value, refused):
+    assert "loss.label_smoothing: found" in refused(f"loss.label_smoothing={value}")
+
+
 @UNPAIRED
 def test_the_optimal_probability_is_the_density_ratio_exactly_where_the_loss_says_so(cls):
     p_data, p_g = 0.8, 0.2

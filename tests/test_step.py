@@ -13,11 +13,12 @@ from gan_runner.config import composition
 from gan_runner.config.components import check
 from gan_runner.datasets import DataFacts
 from gan_runner.functional import by_members
+from gan_runner.game import UpdateBatch
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
-from gan_runner.step import Rates, StepBatch, UpdateBatch, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, newest_penalties, step
 from tests.compare_checkouts import VARIANTS, words_of
 from tests.training import write_images
 
@@ -32,7 +33,7 @@ class Run:
         experiment = check(composition.plain(composition.compose([*words, f"seed={seed}"], "train")))
         dataset, ranks = experiment.build("dataset"), Ranks()
         facts = DataFacts.of(dataset)
-        self.game, self.state = build_game(experiment, facts), build_state(experiment, facts, ranks.device)
+        self.game, self.state = build_game(experiment, dataset), build_state(experiment, facts, ranks.device)
         for network in (self.state.generator, self.state.discriminator):
             network.module.double()
             network.buffers = dict(network.module.named_buffers())
@@ -160,6 +161,41 @@ def test_so_does_the_graph_of_an_augmented_step(augmentation, tmp_path):
     compare([*FEW_PIXELS, root, *AUGMENTED[augmentation]], "aot_eager")
 
 
+RING = (
+    *("dataset=ring", "architecture.latent.distribution=normal", "architecture.latent.dim=4", "device=cpu"),
+    *("architecture.generator.hidden=[16]", "architecture.discriminator.hidden=[16]", "trainer.batch_size=8"),
+    *("trainer.discriminator_steps=2", "trainer.ema_decay=0.9"),
+)
+TECHNIQUES = {
+    "weight_clip": ("loss=wasserstein", "optimizer=rmsprop", "trainer.weight_clip=0.01"),
+    "dragan": ("regularizer=dragan", "regularizer.dragan.interval=3", "trainer.discriminator_update=separate"),
+    "label_smoothing": ("loss.label_smoothing=0.1",),
+    "packing": (
+        *("trainer.packing=2", "regularizer=[r1,dragan,gradient_penalty]", "loss=relativistic"),
+        *("architecture.discriminator.normalization=spectral", "augmentation=instance_noise"),
+    ),
+    "lecam": ("regularizer=[lecam,gradient_penalty]", "regularizer.lecam.decay=0.5", "loss=hinge"),
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_so_are_the_techniques_of_papers(technique):
+    compare([*RING, *TECHNIQUES[technique]], "aot_eager")
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_so_are_stacked_runs_of_them(technique):
+    compare_stacked(*RING, *TECHNIQUES[technique])
+
+
+def test_two_may_adapt_at_once(tmp_path):
+    root = f"dataset.root={write_images(tmp_path / 'images')}"
+    both = ("regularizer=lecam", "regularizer.lecam.decay=0.5")
+    words = [word for word in FEW_PIXELS if not word.startswith("regularizer")]
+    compare([*words, root, *both, *AUGMENTED["ada"]], "aot_eager")
+    compare_stacked(*words, root, *both, *AUGMENTED["ada"])
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.parametrize("variant", ["pattern_fixed", "mnist_cnn"])
 def test_so_does_what_inductor_makes_of_it(variant, tmp_path):
@@ -226,8 +262,9 @@ def compare_stacked(*words: str) -> None:
                 torch.testing.assert_close(weight[member], expected.detach(), rtol=1e-6, atol=1e-6)
             for key, buffer in network.buffers.items():
                 torch.testing.assert_close(state[name].buffers[key][member], buffer, rtol=1e-6, atol=1e-6)
-        for key, adapted in run.state.adaptive.items():
-            torch.testing.assert_close(state.adaptive[key][member], adapted, rtol=1e-6, atol=1e-6)
+        for key, numbers in run.state.adaptive.items():
+            for kind, adapted in numbers.items():
+                torch.testing.assert_close(state.adaptive[key][kind][member], adapted, rtol=1e-6, atol=1e-6)
         if run.state.average is not None:
             assert state.average is not None
             for weight, expected in zip(state.average.parameters, run.state.average.parameters, strict=True):

@@ -41,6 +41,15 @@ def test_the_gap_of_a_discriminator_that_knows_nothing():
     assert theory.compare(DATA, MADE, Logit(0.0))[0] == pytest.approx(expected, abs=1e-3)
 
 
+def test_smoothed_labels_lower_the_best_discriminator():
+    class Smoothed(Logit):
+        def forward(self, x: Tensor) -> Tensor:
+            return (0.9 * super().forward(x).sigmoid()).logit()
+
+    assert theory.compare(DATA, MADE, Smoothed(-2.0), real_target=0.9)[0] < 0.05
+    assert theory.compare(DATA, MADE, Smoothed(-2.0))[0] == pytest.approx(0.1, abs=0.01)
+
+
 def test_one_stray_sample_does_not_hide_the_others():
     stray = torch.cat([MADE[1:], torch.tensor([[1e6]])])
     assert theory.compare(DATA, stray, Logit(-2.0))[0] < 0.05

@@ -130,6 +130,10 @@ class ByHand:
         with torch.no_grad():
             for p, g in zip(network.parameters(), gradients, strict=True):
                 p.sub_(rate * scale * g)
+            limit = self.settings.weight_clip
+            if network is self.discriminator and limit is not None:
+                for p in network.parameters():
+                    p.copy_(torch.where(p.abs() > limit, limit * p.sign(), p))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,8 @@ class ByHand:
         ("trainer.discriminator_steps=2", "regularizer=r1", "regularizer.r1.interval=3", "regularizer.r1.weight=0.01"),
         ("trainer.ema_decay=0.75",),
         ("trainer.gradient_clip=0.05",),
+        ("trainer.weight_clip=0.1", "trainer.discriminator_steps=2"),
+        ("trainer.weight_clip=0.1", "trainer.discriminator_update=separate"),
         ("trainer.generator_start=2",),
         ("optimizer.schedule=linear",),
         ("optimizer.schedule=cosine", "optimizer.warmup_steps=2"),

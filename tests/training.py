@@ -20,8 +20,8 @@ from gan_runner.status import Outcome
 from gan_runner.tensor_files import flatten, parse
 from gan_runner.train import train as gan_train
 
-# Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, a lazy penalty,
-# an augmentation that adapts.
+# Everything that a resumed run can get wrong: epochs, labels, dropout, running statistics, an average, lazy penalties,
+# an augmentation and a penalty that adapt.
 INTRICATE = (
     "dataset=images",
     "dataset.size=8",
@@ -34,7 +34,10 @@ INTRICATE = (
     "architecture.discriminator.hidden=[16]",
     "architecture.discriminator.normalization=batch",
     "architecture.discriminator.output=[]",
-    "regularizer=r1",
+    "regularizer=[r1,lecam,dragan]",
+    "regularizer.lecam.weight=0.01",
+    "regularizer.dragan.weight=0.1",
+    "regularizer.dragan.interval=5",
     "regularizer.r1.interval=24",  # every twelfth step: often not between a checkpoint and the next logged step
     "augmentation=ada",
     "augmentation.interval=3",  # of two updates a step: a checkpoint may lie between

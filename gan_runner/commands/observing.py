@@ -54,7 +54,9 @@ def watch_from_main(training: Training, measures: Measures, directory: RunDirect
     progress = Progress("step", steps, state.step)
     periods = _periods(training, own_periods.values())
 
-    grid_kind = Theory if isinstance(training.dataset, Gaussian1D) else Grids
+    grid_kind: Callable[..., Grids] = Grids
+    if isinstance(training.dataset, Gaussian1D) and settings.packing == 1:  # else D is no function of one number
+        grid_kind = partial(Theory, real_target=training.game.loss.real_target)
     shape = (settings.sample_rows, settings.sample_columns)
     grids = grid_kind(
         settings.sample_every, steps, networks, training.dataset, shape, directory.path / "samples", logger

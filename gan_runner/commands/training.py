@@ -13,6 +13,7 @@ from gan_runner.datasets import DataFacts, Dataset, describe
 from gan_runner.datasets.base import first
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.evaluation import Evaluation, choose_objective
+from gan_runner.game import Game
 from gan_runner.machine.ranks import Ranks
 from gan_runner.metrics import Goal
 from gan_runner.observers.networks import Networks
@@ -34,7 +35,7 @@ from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import Summary, summarize
 from gan_runner.state import Kept, State
-from gan_runner.step import Game, TakeStep
+from gan_runner.step import TakeStep
 
 SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
 
@@ -57,7 +58,7 @@ class Training:
     def of(cls, experiment: Experiment, dataset: Dataset, ranks: Ranks) -> "Training":
         """Before its first step."""
         config, facts = experiment.config, DataFacts.of(dataset)
-        game, state = build_game(experiment, facts), build_state(experiment, facts, ranks.device)
+        game, state = build_game(experiment, dataset), build_state(experiment, facts, ranks.device)
         batches = build_batches(experiment, dataset, game, state, ranks)
         networks = Networks(state, facts, config.architecture.latent, batches.num_classes, config.seed)
         take_step, schedule = build_take_step(experiment, game, state, ranks), build_schedule(experiment, state)
@@ -121,11 +122,13 @@ def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.devi
 
 def check_networks(training: Training) -> Summary:
     """What both networks are; one small batch through copies of them refuses those that do not fit."""
-    architecture, state = training.config.architecture, training.state
-    count = min(training.settings.batch_size // training.ranks.size, 2)
+    architecture, state, packing = training.config.architecture, training.state, training.settings.packing
+    count = min(training.settings.batch_size // training.ranks.size, 2 * packing)
     z = draw_latent(architecture.latent, count, rng(0)).to(training.ranks.device)
     labels = torch.zeros(count, dtype=torch.long, device=z.device) if architecture.conditional else None
-    return summarize(state.generator.module, state.discriminator.module, training.networks.facts.shape, z, labels)
+    return summarize(
+        state.generator.module, state.discriminator.module, training.networks.facts.shape, z, labels, packing
+    )
 
 
 def refuse_other_measures(plan: Plan, measures: Measures) -> None:

@@ -28,6 +28,7 @@ INJECTED = {
     "architecture.generator": ("latent_dim", "shape", "num_classes", "value_range"),
     "architecture.discriminator": ("shape", "num_classes", "value_range"),
     "augmentation": ("shape", "value_range", "batch_size"),
+    "regularizer": ("shape", "data_std"),  # each of the group
     "optimizer.generator": ("params",),
     "optimizer.discriminator": ("params",),
 }
@@ -41,11 +42,14 @@ class Component:
     cls: type
     values: dict[str, Any]
 
+    def takes(self, fact: str) -> bool:
+        """Whether its class wants this fact from the runner."""
+        return fact in inspect.signature(self.cls).parameters
+
     def build(self, **facts: Any) -> Any:
         """An instance, which gets those of `facts` that its signature names. Values it refuses are a `UserError`."""
-        parameters = inspect.signature(self.cls).parameters
         try:
-            return self.cls(**self.values, **{k: v for k, v in facts.items() if k in parameters})
+            return self.cls(**self.values, **{k: v for k, v in facts.items() if self.takes(k)})
         except (TypeError, ValueError, OverflowError) as error:
             raise self.refusal(error) from error
         except SystemExit as stop:
@@ -108,6 +112,19 @@ def check(plain: Mapping[str, Any]) -> Experiment:
         (
             getattr(loss, "paired", False) and trainer.discriminator_update == "separate",
             f"trainer.discriminator_update=separate: {loss.__name__} compares real with fake; it needs joint",
+        ),
+        (
+            trainer.packing > 1 and config.architecture.conditional,
+            f"trainer.packing={trainer.packing}: the samples of a pack have no label in common; "
+            "use architecture.conditional=false",
+        ),
+        *(
+            (
+                c.cls.compares and trainer.discriminator_update == "separate",
+                f"trainer.discriminator_update=separate: {key} compares real with fake; it needs joint",
+            )
+            for key, c in components.items()
+            if issubclass(c.cls, Regularizer)
         ),
         (
             getattr(augmentation, "adapts", ()) and not getattr(loss, "anchored", True),
@@ -185,7 +202,7 @@ def component(key: str, node: Mapping[str, Any], base: type) -> Component:
     cls = locate(key, node.get("_target_"), base)
     signature = inspect.signature(cls)
     hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    injected = INJECTED.get(key, ())
+    injected = INJECTED.get("regularizer" if base is Regularizer else key, ())
     own = {name: p for name, p in signature.parameters.items() if name not in injected}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in own.values())
     values = {}
@@ -195,6 +212,8 @@ def component(key: str, node: Mapping[str, Any], base: type) -> Component:
         if name in injected:
             raise UserError(f"{key}.{name}: is injected by the runner and cannot be set")
         if name not in own and not takes_any:
+            if value is None:  # of the choice whose _target_ was replaced
+                continue
             raise UserError(f"{key}.{name}: {cls.__name__} has no such key; {did_you_mean(name, own)}")
         path = f"{key}.{name}"
         if base in (torch.optim.Optimizer, Regularizer) and isinstance(value, float) and not math.isfinite(value):

@@ -67,7 +67,9 @@ class Trainer(Section):
     generator_start: NonNegativeInt
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     gradient_clip: PositiveFloat | None
-    auxiliary_weight: NonNegativeFloat = 1.0  # runs of earlier versions lack this key
+    packing: Annotated[PositiveInt, Field(le=16)] = 1  # runs of earlier versions lack this key and the next two
+    weight_clip: PositiveFloat | None = None
+    auxiliary_weight: NonNegativeFloat = 1.0
     precision: Literal["fp32", "bf16"]
     compile: bool
     log_every: PositiveInt

@@ -17,7 +17,7 @@ from gan_runner.batches import draw_latent
 from gan_runner.health.context import EXAMINED, History, RuleContext
 from gan_runner.health.figures import DataStatistics, TrainingImages, dead_share, recorded_slopes
 from gan_runner.health.rules import FINDINGS, RULES
-from gan_runner.networks.running import apply, eval_mode
+from gan_runner.networks.running import apply, eval_mode, pack
 from gan_runner.randomness import rng
 
 BATCH = 64  # samples that go through a network at once
@@ -72,15 +72,17 @@ class Doctor:
         self.context = context
         self.step, self.too_early = 0, True
         self.findings: dict[str, Finding] = {}
-        config, count, size = context.config, context.limits.samples, context.config.trainer.batch_size
+        config, size, packing = context.config, context.config.trainer.batch_size, context.config.trainer.packing
+        count = context.limits.samples - context.limits.samples % packing  # in whole packs, as each part of them
         batches = [context.dataset.batch(number, size, config.seed) for number in range(math.ceil(count / size))]
         real = torch.cat([samples.cpu() for samples, _ in batches])[:count]
         classes = None
         if config.architecture.conditional:
             classes = torch.cat([labels.cpu() for _, labels in batches if labels is not None])[:count]
-        z = draw_latent(config.architecture.latent, count, rng(config.seed, "health")).split(BATCH)
-        labels = itertools.repeat(None, len(z)) if classes is None else classes.split(BATCH)
-        self._inputs = list(zip(z, labels, real.split(BATCH), strict=True))
+        at_once = BATCH - BATCH % packing
+        z = draw_latent(config.architecture.latent, count, rng(config.seed, "health")).split(at_once)
+        labels = itertools.repeat(None, len(z)) if classes is None else classes.split(at_once)
+        self._inputs = list(zip(z, labels, real.split(at_once), strict=True))
         self._data = DataStatistics(real, classes)
         self._images = TrainingImages(context.dataset, config.seed, count, context.limits.copies)
         self._history = History(config.trainer.generator_start, config.trainer.steps)
@@ -100,7 +102,7 @@ class Doctor:
             batches = [generate(z, labels) for z, labels, _ in self._inputs]
         with eval_mode(discriminator), recorded_slopes(discriminator) as of_discriminator:
             for fake, (_, labels, real) in zip(batches, self._inputs, strict=True):
-                both = torch.cat([real, fake]).to(device)
+                both = pack(torch.cat([real, fake]), self.context.config.trainer.packing).to(device)
                 apply(discriminator, both, None if labels is None else labels.repeat(2).to(device))
         samples = torch.cat(batches)
         dead = {"generator": dead_share(of_generator), "discriminator": dead_share(of_discriminator)}

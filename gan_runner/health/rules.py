@@ -92,7 +92,9 @@ def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis
     sure, scores = context.limits.sure, history.recent("score/real")
     if not (context.trains_generator and context.loss.density_ratio and len(scores)):
         return None
-    if (real := np.median(scores)) < sure or (fake := np.median(history.recent("score/fake"))) > 1 - sure:
+    if (real := np.median(scores)) < sure * context.loss.real_target or (
+        fake := np.median(history.recent("score/fake"))
+    ) > 1 - sure:
         return None
     evidence = f"D(x) = {real:.4f} and D(G(z)) = {fake:.2g} (medians)"
     norms = history.all_values("gradient_norm/generator")
@@ -130,7 +132,8 @@ def collapse(context: RuleContext, history: History) -> Diagnosis:
     tries = [context.stronger_penalty]
     joint = context.config.trainer.discriminator_update == "joint"
     tries += ["loss=relativistic"] if joint and not context.loss.paired else []
-    tries += ["architecture.conditional=true"] if context.dataset.num_classes else []
+    labelled = context.dataset.num_classes and context.config.trainer.packing == 1
+    tries += ["architecture.conditional=true"] if labelled else []
     generator, discriminator = context.learning_rates["generator"], context.learning_rates["discriminator"]
     if generator > 2 * discriminator:
         cause = f"the discriminator cannot follow, at a learning rate of {discriminator:.2g} to {generator:.2g}"

@@ -18,9 +18,10 @@ from torch import Tensor
 from gan_runner.console import log_traceback, say
 from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
+from gan_runner.game import Game, Terms
 from gan_runner.heartbeat import heartbeat
 from gan_runner.state import State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, TakeStep, newest_penalties, step
 from gan_runner.stopping import Left, stopping
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from gan_runner.game import Game, Terms, UpdateBatch
 from gan_runner.state import State
-from gan_runner.step import Differentiate, Game, Gradients, Terms, TermsOf, UpdateBatch, gradients_of
+from gan_runner.step import Differentiate, Gradients, TermsOf, gradients_of
 
 
 class Replica(nn.Module):

@@ -13,6 +13,11 @@ def apply(network: Callable[..., Any], inputs: Tensor, labels: Tensor | None, **
     return network(inputs, **keywords) if labels is None else network(inputs, labels, **keywords)
 
 
+def pack(x: Tensor, packing: int) -> Tensor:
+    """So many samples in a row as one input (PacGAN, Lin et al. 2018): (B, C, ...) -> (B / m, m·C, ...)."""
+    return x if packing == 1 else x.reshape(len(x) // packing, packing * x.shape[1], *x.shape[2:])
+
+
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """Puts the network in eval mode inside the block."""

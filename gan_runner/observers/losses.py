@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from gan_runner.game import Game
 from gan_runner.observers.base import Moment, NotFinite, Observer
 from gan_runner.state import State
-from gan_runner.step import Game
 
 
 @dataclass
@@ -40,13 +40,12 @@ class Losses(Observer):
         figures = {"loss/discriminator": total, **of_discriminator}
         figures |= {tag: computed[tag] for tag in ("loss/generator", "loss/auxiliary_generator") if tag in computed}
         figures |= {"score/real": real.sigmoid().mean(), "score/fake": fake.sigmoid().mean()}
-        if self.game.loss.density_ratio:
+        if self.game.loss.density_ratio and self.game.loss.real_target == 1:
             # V = E log D(x) + E log(1 - D(G(z))) <= -log 4 + 2 JSD, with equality at the best D (Goodfellow, Theorem 1)
             value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
             figures["divergence/jsd_estimate"] = (value + math.log(4)) / 2
         figures |= {tag: norm for tag, norm in computed.items() if tag.startswith("gradient_norm/")}
-        if self.state.adaptive:
-            of_augmentation = {"sign": computed["augmentation/sign"], "probability": self.state.adaptive["probability"]}
-            figures |= {f"augmentation/{name}": number for name, number in of_augmentation.items()}
+        if (adapted := self.state.adaptive.get("augmentation")) is not None:
+            figures |= {"augmentation/sign": computed["mean/sign"], "augmentation/probability": adapted["probability"]}
         logits = torch.cat([real, fake])
         return figures | {"logits/std": logits.std(), "logits/gap": (real.mean() - fake.mean()).abs()}

@@ -30,7 +30,7 @@ class Networks:
 
     @property
     def discriminator(self) -> nn.Module:
-        """The discriminator."""
+        """The discriminator, whose inputs are packs where `trainer.packing` says so."""
         return self.state.discriminator.module
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Proposition 1 of Goodfellow et al., "Generative Adversarial Networks" (2014), watched in one dimension."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,11 @@ SAMPLES = 1_000_000
 BINS = 200
 
 
+@dataclass
 class Theory(Grids):
     """In place of a grid, p_data, p_g, D and D*; adds how far D is from D* to the row."""
+
+    real_target: float  # of the loss
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,15 +33,18 @@ class Theory(Grids):
     def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
         """Of far more samples than a grid has."""
         made = self.networks.sample(self.many, None)
-        gap, picture = compare(self.density, made, self.networks.discriminator)
+        gap, picture = compare(self.density, made, self.networks.discriminator, self.real_target)
         if math.isfinite(gap):  # else the losses will tell, in all processes
             moment.row["theory/discriminator_gap"] = gap
         return picture
 
 
-def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tuple[float, pictures.Picture]:
-    """How far the discriminator is from the best one, D* = p_data / (p_data + p_g), and a picture of all of them.
+def compare(
+    dataset: Gaussian1D, made: Tensor, discriminator: nn.Module, real_target: float = 1.0
+) -> tuple[float, pictures.Picture]:
+    """How far the discriminator is from the best one, and a picture of all of them.
 
+    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed.
     `made` (N, 1) are generated samples, whose histogram stands for p_g. The gap is the largest |D - D*| where
     p_data + p_g is at least 1 % of its peak.
     """
@@ -50,7 +57,7 @@ def compare(dataset: Gaussian1D, made: Tensor, discriminator: nn.Module) -> tupl
     device = next(discriminator.parameters()).device
     with eval_mode(discriminator), torch.no_grad():
         d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()
-    best = p_data / (p_data + p_g).clamp_min(1e-300)
+    best = real_target * p_data / (p_data + p_g).clamp_min(1e-300)
     has_mass = p_data + p_g >= 0.01 * (p_data + p_g).max()
     gap = float((d - best)[has_mass].abs().max())
-    return gap, pictures.theory(x, p_data, p_g, d, torch.where(has_mass, best, torch.nan))
+    return gap, pictures.theory(x, p_data, p_g, d, torch.where(has_mass, best, torch.nan), real_target)

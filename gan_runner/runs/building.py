@@ -2,25 +2,29 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from gan_runner.augmentation import Augmentation
 from gan_runner.batches import Batches, Schedule
 from gan_runner.config.components import Component, Experiment
 from gan_runner.config.schema import Architecture
 from gan_runner.console import say
 from gan_runner.datasets import DataFacts, Dataset
 from gan_runner.errors import UserError
+from gan_runner.game import Game, Terms
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.machine.ranks import Ranks
 from gan_runner.networks.layers import MinibatchStddev
 from gan_runner.optimizers import Optimizer, make_optimizer
 from gan_runner.randomness import derive
+from gan_runner.regularizers import Regularizer
 from gan_runner.runs.manifest import Manifest
 from gan_runner.state import MovingAverage, NetworkState, State
-from gan_runner.step import Game, Rates, StepBatch, TakeStep, Terms, by_autograd, newest_penalties, step
+from gan_runner.step import Rates, StepBatch, TakeStep, by_autograd, newest_penalties, step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -50,7 +54,7 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     torch.manual_seed(derive(config.seed, "discriminator"))
     discriminator = experiment.build(
         "architecture.discriminator",
-        shape=facts.shape,
+        shape=(config.trainer.packing * facts.shape[0], *facts.shape[1:]),
         num_classes=labels_wanted(config.architecture, facts),
         value_range=facts.value_range,
     )
@@ -70,9 +74,9 @@ def build_state(experiment: Experiment, facts: DataFacts, device: torch.device) 
     if decay is not None and states["generator"].is_trained:
         average = MovingAverage(networks["generator"], decay)
     state = State(states["generator"], states["discriminator"], average)
-    if "augmentation" in components:
-        adapts = components["augmentation"].cls.adapts  # type: ignore[attr-defined]
-        state.adaptive = {name: torch.zeros((), device=device) for name in adapts}
+    for key, component in components.items():
+        if issubclass(component.cls, Augmentation | Regularizer) and component.cls.adapts:
+            state.adaptive[key] = {name: torch.zeros((), device=device) for name in component.cls.adapts}
     return state
 
 
@@ -84,8 +88,9 @@ def build_optimizer(component: Component, parameters: Sequence[nn.Parameter]) ->
         raise component.refusal(error) from error
 
 
-def build_game(experiment: Experiment, facts: DataFacts) -> Game:
+def build_game(experiment: Experiment, dataset: Dataset) -> Game:
     """Loss, penalties, augmentation and how they are applied."""
+    facts = DataFacts.of(dataset)
     trainer, discriminator = experiment.config.trainer, experiment.components["architecture.discriminator"]
     augmentation = None
     if "augmentation" in experiment.components:
@@ -94,20 +99,39 @@ def build_game(experiment: Experiment, facts: DataFacts) -> Game:
         )
     return Game(
         loss=experiment.build("loss"),
-        regularizers={name: component.build() for name, component in experiment.group("regularizer").items()},
+        regularizers=build_regularizers(experiment, dataset),
         augmentation=augmentation,
+        packing=trainer.packing,
         separate=trainer.discriminator_update == "separate",
         concatenated=trainer.discriminator_forward == "concatenated",
         auxiliary_weight=trainer.auxiliary_weight if discriminator.values.get("conditioning") == "auxiliary" else None,
         precision=PRECISIONS[trainer.precision],
         gradient_clip=trainer.gradient_clip,
+        weight_clip=trainer.weight_clip,
     )
+
+
+def build_regularizers(experiment: Experiment, dataset: Dataset) -> dict[str, Regularizer]:
+    """The penalties, by name; the spread of the data is measured where one of them asks for it."""
+    components = experiment.group("regularizer")
+    facts: dict[str, Any] = {"shape": dataset.shape}
+    if any(component.takes("data_std") for component in components.values()):
+        facts["data_std"] = measure_std(dataset, experiment.config.trainer.batch_size)
+    return {name: component.build(**facts) for name, component in components.items()}
+
+
+def measure_std(dataset: Dataset, batch_size: int) -> float:
+    """The standard deviation of all values of a thousand samples or so, the same for every seed and process."""
+    batches = (dataset.batch(number, batch_size, seed=0)[0] for number in range(math.ceil(1000 / batch_size)))
+    mean, square = torch.tensor([[x.double().mean(), x.double().square().mean()] for x in batches]).mean(0)
+    return math.sqrt(square - mean.square())
 
 
 def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
     """This process's batches."""
     config, trainer = experiment.config, experiment.config.trainer
-    refuse_split_groups(state.discriminator.module, trainer.batch_size, ranks)
+    refuse_split_packs(trainer.batch_size, trainer.packing, ranks)
+    refuse_split_groups(state.discriminator.module, trainer.batch_size, trainer.packing, ranks)
     return Batches(
         dataset=dataset,
         latent=config.architecture.latent,
@@ -125,16 +149,32 @@ def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: S
     )
 
 
-def refuse_split_groups(discriminator: nn.Module, batch_size: int, ranks: Ranks) -> None:
+def refuse_split_packs(batch_size: int, packing: int, ranks: Ranks) -> None:
+    """UserError where a process or a device would have a part of a pack."""
+    parts, shared = _parts(ranks)
+    if packing > 1 and batch_size % (parts * packing):
+        raise UserError(
+            f"trainer.packing={packing}: trainer.batch_size={batch_size} cannot be divided into packs of so many"
+            f"{shared}; use a multiple of {parts * packing}"
+        )
+
+
+def refuse_split_groups(discriminator: nn.Module, batch_size: int, packing: int, ranks: Ranks) -> None:
     """Groups of samples that the discriminator compares must not depend on how many processes share a batch."""
-    parts = ranks.size * len(ranks.devices)
+    parts, shared = _parts(ranks)
     for group in (module.group for module in discriminator.modules() if isinstance(module, MinibatchStddev)):
-        if batch_size % (parts * group):
-            shared = f" on {parts} devices" if parts > 1 else ""
+        if batch_size % (parts * group * packing):
+            packs = f" of {packing} each" if packing > 1 else ""
             raise UserError(
                 f"architecture.discriminator.minibatch_stddev={group}: trainer.batch_size={batch_size} cannot be "
-                f"divided into groups of so many{shared}; use a multiple of {parts * group}"
+                f"divided into groups of so many{packs}{shared}; use a multiple of {parts * group * packing}"
             )
+
+
+def _parts(ranks: Ranks) -> tuple[int, str]:
+    """In how many parts a batch is computed, and how to say so."""
+    parts = ranks.size * len(ranks.devices)
+    return parts, f" on {parts} devices" if parts > 1 else ""
 
 
 def build_schedule(experiment: Experiment, state: State) -> Schedule:

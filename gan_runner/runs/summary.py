@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gan_runner.errors import UserError
-from gan_runner.networks.running import apply
+from gan_runner.networks.running import apply, pack
 from gan_runner.state import State
 
 
@@ -33,7 +33,12 @@ class Summary:
 
 
 def summarize(
-    generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...], z: Tensor, labels: Tensor | None
+    generator: nn.Module,
+    discriminator: nn.Module,
+    shape: tuple[int, ...],
+    z: Tensor,
+    labels: Tensor | None,
+    packing: int = 1,
 ) -> Summary:
     """The layers of both networks with shapes and parameter counts, for a batch of latents `z` (B, latent_dim).
 
@@ -41,8 +46,8 @@ def summarize(
     """
     fake, layers = _traced("generator", generator, z, labels)
     _expect("generator", tuple(fake.shape), (len(z), *shape), "samples")
-    logits, more_layers = _traced("discriminator", discriminator, fake, labels)
-    _expect("discriminator", tuple(logits.shape), (len(z),), "one logit a sample")
+    logits, more_layers = _traced("discriminator", discriminator, pack(fake, packing), labels)
+    _expect("discriminator", tuple(logits.shape), (len(z) // packing,), "one logit a sample")
     counted = sum(layer.multiply_adds for layer in [*layers, *more_layers]) // len(z)
     at_least = parameter_count(generator) + parameter_count(discriminator)  # of layers that are of no known kind
     table = _table({"generator": (generator, layers), "discriminator": (discriminator, more_layers)})

@@ -136,9 +136,11 @@ def _architecture(draft: Draft, fits: str, rng: Random) -> None:
 def _loss(draft: Draft, rng: Random) -> None:
     losses = ["minimax", "nonsaturating", "lsgan", "lsgan_probability", "wasserstein", "hinge", "relativistic"]
     draft.set(loss=rng.choice(losses))
+    if draft.value("loss") in ("minimax", "nonsaturating") and rng.random() < 0.3:
+        draft.set(loss__label_smoothing=rng.choice(["null", "0.1", "0"]))
     normalized = ("mlp_batchnorm", "cnn_mnist", "dcgan")  # under batch norm, the penalties make no sense
     if draft.value("architecture") not in normalized and rng.random() < 0.6:
-        chosen = rng.sample(["gradient_penalty", "r1", "r2"], rng.choice([1, 1, 2]))
+        chosen = rng.sample(["gradient_penalty", "r1", "r2", "dragan", "lecam"], rng.choice([1, 1, 2]))
         draft.set(regularizer=chosen[0] if len(chosen) == 1 and rng.random() < 0.5 else f"[{','.join(chosen)}]")
         draft.put(f"regularizer.{chosen[0]}.interval", rng.choice([1, 2, 16]))
         draft.put(f"regularizer.{chosen[0]}.weight", rng.choice(["0.1", "10", "1e-3"]))
@@ -165,7 +167,12 @@ def _trainer(draft: Draft, rng: Random) -> None:
         draft.set(trainer__gradient_clip=rng.choice(["null", "1", "0.1"]))
     if rng.random() < 0.3:
         draft.set(trainer__generator_noise=rng.choice(["fresh", "reused"]))
-    if draft.value("loss") != "relativistic" and rng.random() < 0.3:
+    if rng.random() < 0.3:
+        draft.set(trainer__weight_clip=rng.choice(["null", "0.01", "1"]))
+    if draft.value("architecture") != "mlp_conditional" and draft.value("architecture.conditional") is None:
+        draft.set(trainer__packing=rng.choice([1, 2]))
+    paired = draft.value("loss") == "relativistic" or "lecam" in (draft.value("regularizer") or "")
+    if not paired and rng.random() < 0.3:
         draft.set(trainer__discriminator_update="separate")
     elif rng.random() < 0.3:
         draft.set(trainer__discriminator_forward="concatenated")

@@ -62,7 +62,7 @@ def a_context(*overrides: str) -> RuleContext:
     chosen = experiment(*overrides)
     dataset = chosen.build("dataset")
     facts = DataFacts.of(dataset)
-    game, state = build_game(chosen, facts), build_state(chosen, facts, torch.device("cpu"))
+    game, state = build_game(chosen, dataset), build_state(chosen, facts, torch.device("cpu"))
     rates = {name: network.optimizer.learning_rate for name, network in state.networks()}
     references = {name.removeprefix("loss/"): LN2 for name in AT_LN2}
     networks = state.generator.module, state.discriminator.module

@@ -277,6 +277,18 @@ def test_whether_the_generator_s_gradient_has_vanished_is_told():
     assert "the norm of the generator's gradient fell from 0.082 to 1e-05" in without.evidence
 
 
+def test_a_discriminator_whose_labels_are_smoothed_is_sure_at_less():
+    run = a_run({"score/real": 0.8999, "score/fake": 1e-5})
+    assert diagnosed(run, a_context(*MNIST)) == []
+    (finding,) = diagnosed(run, a_context(*MNIST, "loss.label_smoothing=0.1")) or []
+    assert finding.name == "discriminator_saturated"
+
+
+def test_what_packs_cannot_be_is_not_advised():
+    (finding,) = diagnosed(a_run({"health/diversity": 0.05}), a_context(*MNIST, *NOISE, "trainer.packing=2")) or []
+    assert finding.to_try == ["regularizer=r1", "loss=relativistic"]
+
+
 def test_a_gradient_is_held_against_the_least_of_the_first():
     explodes = {"gradient_norm/generator": lambda step: {100: 2.0}.get(step, 5.0) if step <= 500 else 250.0}
     (finding,) = diagnosed(a_run(explodes), a_context()) or []

@@ -15,23 +15,16 @@ from torch import Tensor, nn
 
 from gan_runner.config import composition
 from gan_runner.config.components import check
-from gan_runner.datasets import DataFacts
+from gan_runner.datasets import ArrayDataset, DataFacts
+from gan_runner.game import Game, UpdateBatch, discriminator_terms, fake_terms, generator_terms, real_terms
 from gan_runner.machine.data_parallel import by_data_parallel
 from gan_runner.runs.building import build_game, build_state
 from gan_runner.state import State
-from gan_runner.step import (
-    Differentiate,
-    Game,
-    TermsOf,
-    UpdateBatch,
-    by_autograd,
-    discriminator_terms,
-    fake_terms,
-    generator_terms,
-    real_terms,
-)
+from gan_runner.step import Differentiate, TermsOf, by_autograd
 
-FACTS = DataFacts(shape=(1, 4, 4), value_range=(-1.0, 1.0), num_classes=3)
+PIXELS = torch.arange(20 * 16, dtype=torch.uint8).view(20, 1, 4, 4)
+DATASET = ArrayDataset(PIXELS, torch.arange(20) % 3, value_range=(-1.0, 1.0), num_classes=3)
+FACTS = DataFacts.of(DATASET)
 BATCH = 7  # in parts of 4 and 3
 # Layer norm, because batch norm sees each part apart.
 OVERRIDES = (
@@ -99,7 +92,7 @@ def device(request) -> torch.device:
 
 def game_and_state(device: torch.device, *overrides: str) -> tuple[Game, State]:
     experiment = check(composition.plain(composition.compose([*OVERRIDES, *overrides], "train")))
-    return build_game(experiment, FACTS), build_state(experiment, FACTS, device)
+    return build_game(experiment, DATASET), build_state(experiment, FACTS, device)
 
 
 def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) -> UpdateBatch:
@@ -108,7 +101,7 @@ def batch(conditional: bool, device: torch.device, due: tuple[str, ...] = ()) ->
     real = torch.rand(BATCH, *FACTS.shape, generator=noise) * 2 - 1
     z = torch.randn(BATCH, 5, generator=noise)
     labels = torch.arange(BATCH, device=device) % FACTS.num_classes if conditional else None
-    uniform = torch.linspace(0, 0.9, BATCH, device=device) if due else None
+    uniform = torch.rand(BATCH, 17, generator=noise).to(device) if due else None
     fake_labels = None if labels is None else labels.flip(0)
     update = UpdateBatch(real.to(device), z.to(device), labels, fake_labels, uniform, due)
     real_drawn, fake_drawn = torch.rand(2, BATCH, 7, generator=noise).to(device)  # as many as diffaugment takes
@@ -159,6 +152,33 @@ def test_the_discriminator_learns_as_on_one_device(device, loss, conditional, fo
 def test_so_they_do_with_an_augmentation(device, name, terms_of):
     game, state = game_and_state(device, "augmentation=diffaugment", "loss=relativistic")
     compare(game, state, name, terms_of, batch(False, device, ("r1",) if name == "discriminator" else ()))
+
+
+def test_so_it_does_with_penalties_that_draw_much_or_adapt(device):
+    words = (
+        "regularizer=[gradient_penalty,r1,r2,dragan,lecam]",
+        "trainer.batch_size=8",
+        "regularizer.dragan.weight=0.1",
+    )
+    game, state = game_and_state(device, *words)
+    update = batch(False, device, ("dragan", "lecam"))
+    averages = {"real": torch.full((BATCH,), 0.5, device=device), "fake": torch.full((BATCH,), -0.5, device=device)}
+    update = update._replace(adapted={"regularizer.lecam": averages})
+    compare(game, state, "discriminator", discriminator_terms, update)
+
+
+def test_so_it_does_from_packs(device):
+    words = ("regularizer=[gradient_penalty,r1,r2,dragan]", "trainer.batch_size=8", "regularizer.dragan.weight=0.1")
+    game, state = game_and_state(device, *words, "trainer.packing=2")
+    seven = batch(False, device, ("r1", "dragan"))
+    assert seven.uniform is not None
+    update = UpdateBatch(
+        torch.cat([seven.real, seven.real[:1]]),
+        torch.cat([seven.z, seven.z[:1]]),
+        uniform=torch.cat([seven.uniform, seven.uniform[:1]]),
+        due=seven.due,
+    )
+    compare(game, state, "discriminator", discriminator_terms, update)
 
 
 @pytest.mark.parametrize("terms_of", [real_terms, fake_terms])

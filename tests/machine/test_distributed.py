@@ -148,6 +148,32 @@ def test_nor_does_it_with_an_augmentation(tmp_path, shared, augmentation):
     assert augmentation != "ada" or max(row["augmentation/probability"] for row in losses(tmp_path / "run")) > 0.2
 
 
+def test_nor_does_it_with_what_clips_adapts_or_draws_much(tmp_path, shared):
+    words = [word for word in shared if not word.startswith("regularizer")]
+    words += ["regularizer=[dragan,lecam]", "regularizer.dragan.interval=2", "regularizer.lecam.decay=0.5"]
+    words += ["trainer.weight_clip=0.1", "trainer.steps=20"]
+    assert train(tmp_path / "alone", *words, "device=cpu") == Status.COMPLETED
+    assert train_together(3, tmp_path / "run", *words) == [Status.COMPLETED] * 3
+    for one, many in zip(losses(tmp_path / "alone"), losses(tmp_path / "run"), strict=True):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
+    expected, found = newest_state(tmp_path / "alone"), newest_state(tmp_path / "run")
+    averages = [f"adaptive/regularizer.lecam/{name}" for name in ("real", "fake")]
+    assert [found[name].item() for name in averages] == pytest.approx([expected[name].item() for name in averages])
+    weights = [w for name, w in found.items() if name.startswith("discriminator/")]
+    assert max(w.abs().max().item() for w in weights) == pytest.approx(0.1)
+
+
+def test_nor_does_it_with_packs(tmp_path, shared):
+    words = (*shared, "trainer.packing=2", "trainer.steps=20")
+    assert train(tmp_path / "alone", *words, "device=cpu") == Status.COMPLETED
+    assert train_together(3, tmp_path / "run", *words) == [Status.COMPLETED] * 3
+    for one, many in zip(losses(tmp_path / "alone"), losses(tmp_path / "run"), strict=True):
+        assert many == pytest.approx(one, rel=1e-5, abs=1e-5)
+    words = (*shared, "trainer.packing=4", "trainer.steps=20")  # of 12 samples, but not of 6
+    assert train_together(2, tmp_path / "split", *words) == [Status.REFUSED] * 2
+    assert not (tmp_path / "split").exists()
+
+
 def test_a_long_evaluation_does_not_count_as_a_long_step(tmp_path, shared, alone, monkeypatch):
     measure, pauses = NearestNeighbours.measure, [6]
 
