@@ -12,9 +12,8 @@ from torch import nn
 
 from gan_runner.config.schema import Config
 from gan_runner.datasets import Dataset
-from gan_runner.losses import Loss
+from gan_runner.game import Game
 from gan_runner.paths import CONF
-from gan_runner.regularizers import Regularizer
 
 EXAMINED = "health/dead_units_discriminator"  # a row has it if, and only if, the doctor examined the networks
 
@@ -26,8 +25,7 @@ class RuleContext:
     config: Config
     generator: nn.Module
     discriminator: nn.Module
-    loss: Loss
-    regularizers: Mapping[str, Regularizer]
+    game: Game
     learning_rates: Mapping[str, float]  # of the networks that are trained
     dataset: Dataset
     reference_losses: Mapping[str, float]  # when the discriminator cannot tell real from fake
@@ -56,7 +54,7 @@ class RuleContext:
     @property
     def stronger_penalty(self) -> str:
         """The override that adds a gradient penalty, or multiplies its weight by ten."""
-        weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in self.regularizers.items())
+        weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in self.game.regularizers.items())
         return next(weights, "regularizer=r1")
 
     def lower_rate(self, network: str) -> str:

@@ -90,9 +90,9 @@ def value_range(context: RuleContext, history: History) -> Diagnosis:
 def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis:
     """The discriminator is sure of all samples; the evidence says if the generator's gradient has vanished."""
     sure, scores = context.limits.sure, history.recent("score/real")
-    if not (context.trains_generator and context.loss.density_ratio and len(scores)):
+    if not (context.trains_generator and context.game.loss.density_ratio and len(scores)):
         return None
-    if (real := np.median(scores)) < sure * context.loss.real_target or (
+    if (real := np.median(scores)) < sure * context.game.loss.real_target or (
         fake := np.median(history.recent("score/fake"))
     ) > 1 - sure:
         return None
@@ -103,7 +103,7 @@ def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis
         evidence += f"; the norm of the generator's gradient fell from {first:.2g} to {now:.2g}"
     cause = "the discriminator has won: it learns faster than the generator can follow"
     tries = [context.stronger_penalty, context.lower_rate("discriminator")]
-    if type(context.loss) is Minimax:
+    if type(context.game.loss) is Minimax:
         cause += ", and the minimax loss leaves the generator no gradient against a sure discriminator"
         tries.append("loss=nonsaturating")
     return evidence, cause, context.advice(*tries)
@@ -130,8 +130,9 @@ def collapse(context: RuleContext, history: History) -> Diagnosis:
         return None
     cause = "whatever pleases the discriminator now is worth more to the generator than variety"
     tries = [context.stronger_penalty]
-    joint = context.config.trainer.discriminator_update == "joint"
-    tries += ["loss=relativistic"] if joint and not context.loss.paired else []
+    adapts = context.game.augmentation is not None and context.game.augmentation.adapts
+    pairs = context.game.loss.paired or context.game.separate or adapts  # or cannot
+    tries += [] if pairs else ["loss=relativistic"]
     labelled = context.dataset.num_classes and context.config.trainer.packing == 1
     tries += ["architecture.conditional=true"] if labelled else []
     generator, discriminator = context.learning_rates["generator"], context.learning_rates["discriminator"]

@@ -1,7 +1,8 @@
 """What three minutes of training make of digits: python outputs/gallery/three_minutes.py MNIST_ROOT [SEED ...].
 
-Each recipe trains for 180 seconds from its first step on, in turn, with nothing else running; one that is not at its end
-by then is stopped, and saves itself. FIDs are by the digit classifier, 10,000 samples against the 10,000 test digits.
+Each recipe trains for 180 seconds from its first step on, in turn, with nothing else running. One that has not come to
+its end by then is stopped, and saves itself. FIDs are by the digit classifier, 10,000 samples against the 10,000 test
+digits.
 """
 
 import json

@@ -66,7 +66,7 @@ def a_context(*overrides: str) -> RuleContext:
     rates = {name: network.optimizer.learning_rate for name, network in state.networks()}
     references = {name.removeprefix("loss/"): LN2 for name in AT_LN2}
     networks = state.generator.module, state.discriminator.module
-    return RuleContext(chosen.config, *networks, game.loss, game.regularizers, rates, dataset, references)
+    return RuleContext(chosen.config, *networks, game, rates, dataset, references)
 
 
 def a_run(changes: dict[str, Any], steps: int = 3000) -> list[dict[str, Any]]:

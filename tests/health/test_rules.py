@@ -252,6 +252,11 @@ def test_one_bad_examination_at_the_end_is_no_finding():
             ["regularizer=r1", "loss=relativistic", "architecture.conditional=true"],
         ),
         (
+            {"health/diversity": 0.05},
+            (*MNIST, *NOISE, "augmentation=ada"),
+            ["regularizer=r1", "architecture.conditional=true"],
+        ),
+        (
             {"logits/gap": 0.0},
             (*MNIST, "architecture.discriminator.normalization=layer"),
             ["architecture.discriminator.normalization=none"],
