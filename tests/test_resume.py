@@ -228,21 +228,28 @@ def test_a_damaged_record_is_refused_before_anything_is_written(tmp_path, comple
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("file", ["metrics.jsonl", "manifest.json", "status.json"])
-def test_a_folder_in_place_of_a_record_is_refused(tmp_path, completed, capsys, file):
+@pytest.mark.parametrize("file", ["metrics.jsonl", "manifest.json", "summary.txt", "log.txt", "generator.safetensors"])
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(tmp_path, completed, capsys, file):
     run = shutil.copytree(completed, tmp_path / "run")
-    (run / file).unlink()
+    kept = (run / file).rename(tmp_path / file)
     (run / file).mkdir()
+    (run / "notes").mkdir()
     before = contents(run)
     words = [*TINY, "trainer.steps=30", "trainer.checkpoint_every=10"]
-    try:
-        assert train(run, *words) == Status.REFUSED
-        told = capsys.readouterr().err
-    except UserError as error:  # before there is anything to log to
-        told = str(error)
-    assert f"{run / file}: cannot be read" in told
-    assert "directory" in told
+    assert train(run, *words) == Status.REFUSED
+    assert f"{run / file}: is a folder" in capsys.readouterr().err
     assert contents(run) == before
+    (run / file).rmdir()
+    kept.rename(run / file)
+    assert train(run, *words) == Status.COMPLETED
+
+
+def test_a_folder_in_place_of_the_status_is_refused(tmp_path, completed, capsys):
+    run = shutil.copytree(completed, tmp_path / "run")
+    (run / "status.json").unlink()
+    (run / "status.json").mkdir()
+    assert train(run, *TINY, "trainer.steps=30", "trainer.checkpoint_every=10") == Status.REFUSED
+    assert f"{run / 'status.json'}: cannot be read" in capsys.readouterr().err
 
 
 # Extended

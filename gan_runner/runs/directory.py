@@ -22,11 +22,16 @@ from gan_runner.paths import write_atomically
 # length of its header, but then the header's brace follows.
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?!.{6}\{)|PK\x03\x04|c[\w.]+\n[\w.]+\n", re.DOTALL)
 
+_FILES = (".html", ".json", ".jsonl", ".md", ".png", ".safetensors", ".txt", ".yaml")  # ends of names that a run leaves
+
 
 class RunDirectory:
-    """An existing run directory, locked by this process."""
+    """An existing run directory, locked by this process; `UserError` if it cannot be written to."""
 
     def __init__(self, path: Path) -> None:
+        for entry in path.iterdir():
+            if entry.suffix in _FILES and entry.is_dir():
+                raise UserError(f"{entry}: is a folder, where the run keeps a file; move it away")
         self.path, self._lock = path, lock(path, "is in use by another run")
 
     @classmethod
