@@ -14,7 +14,8 @@ import torch
 import yaml
 from PIL import Image, ImageSequence
 
-from gan_runner.commands.sample import latent_path, spherical, write_samples
+from gan_runner.commands.sample import write_samples
+from gan_runner.commands.sheets import latent_path, spherical
 from gan_runner.config import composition
 from gan_runner.config.schema import Latent
 from gan_runner.errors import UserError
