@@ -1,0 +1,168 @@
+"""`gan-export`: a run's generator as one file that needs no gan_runner, with what one has to know to use it.
+
+What will be in the file is loaded and run first, and its samples are compared with the generator's.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner import __version__
+from gan_runner.config.schema import Section, validate
+from gan_runner.console import say
+from gan_runner.datasets import DataFacts
+from gan_runner.datasets.base import Folder
+from gan_runner.errors import UserError, one_line
+from gan_runner.networks.running import apply
+from gan_runner.paths import as_path, refuse_unwritable, write_atomically
+from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
+
+Inputs = tuple[Tensor, ...]  # z (B, latent dim), and labels (B,) if the generator is conditional
+Program = Callable[[Inputs], Tensor]  # what was exported, loaded again: samples (B, *shape)
+INPUT_NAMES = ("z", "labels")
+TOLERANCE = 1e-4  # of samples, or of their largest value if that is above 1: other kernels round otherwise
+
+
+class ExportSettings(Section):
+    """Which generator to export, how, and where to write it."""
+
+    run: Folder
+    format: Literal["torch", "onnx"]
+    checkpoint: Checkpoint
+    out: str | None
+    trust: list[str]
+
+
+class InDataUnits(nn.Module):
+    """A generator whose samples are in the data's own units, as those of `gan-sample` are."""
+
+    def __init__(self, network: nn.Module, facts: DataFacts) -> None:
+        super().__init__()
+        self.network, self.facts = network, facts
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, latent_dim), (B,) -> (B, *shape)."""
+        return self.facts.in_data_units(apply(self.network, z, labels))
+
+
+def write_export(plain: Mapping[str, Any]) -> Path:
+    """Writes the file that the configuration `plain` asks for, and returns it.
+
+    If the configuration or the run is wrong, or the file would make other samples, raises `UserError` and leaves
+    nothing behind.
+    """
+    settings = validate(ExportSettings, plain)
+    export, ending = {"torch": (to_torch, ".pt2"), "onnx": (to_onnx, ".onnx")}[settings.format]
+    run = as_path("run", settings.run)
+    generator = load_generator(run, settings.trust, torch.device("cpu"), settings.checkpoint)
+    out = run / f"generator{ending}" if settings.out is None else as_path("out", settings.out)
+    refuse_unwritable(out, ending)
+
+    network = InDataUnits(generator.network.requires_grad_(False), generator.facts).eval()
+    try:
+        content, program = export(network, example(generator, 2), json.dumps(about(generator, settings), indent=2))
+        difference = max(largest_difference(program, generator, count) for count in (1, SAMPLE_BATCH))
+    except UserError:
+        raise
+    except Exception as error:  # the generator may be a user's own, and do what cannot be exported
+        name, reason = type(generator.network).__name__, "; ".join(one_line(error).split("; ")[:2])
+        raise UserError(f"format={settings.format}: {name} of {settings.run} cannot be exported: {reason}") from error
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"format={settings.format}: what was exported makes other samples than {type(generator.network).__name__} "
+            f"of {settings.run} (they differ by up to {difference:.2g}), and nothing is kept; does it draw random "
+            f"numbers of its own?"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, content)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
+    say(f"step {generator.step:,}: loaded again, it makes the generator's samples (to {difference:.1g})")
+    return out
+
+
+def about(generator: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]:
+    """The facts that go with the file."""
+    facts = generator.facts
+    return {
+        "latent": generator.latent.model_dump(),
+        "shape": facts.shape,
+        "value_range": (0, 1) if facts.is_image and facts.value_range is not None else facts.value_range,
+        "num_classes": generator.num_classes,
+        "class_names": facts.class_names if generator.num_classes else (),
+        "run": settings.run,
+        "checkpoint": settings.checkpoint,
+        "step": generator.step,
+        "versions": {"gan_runner": __version__, "torch": torch.__version__},
+    }
+
+
+def example(generator: TrainedGenerator, count: int) -> Inputs:
+    """Inputs of the generator: the first latents of seed 0, and the classes in turn."""
+    z = next(generator.latents(seed=0))[:count]
+    return (z, torch.arange(count) % generator.num_classes) if generator.num_classes else (z,)
+
+
+def to_torch(network: nn.Module, inputs: Inputs, facts: str) -> tuple[bytes, Program]:
+    """The content of a file for `torch.export.load`, with `facts` as its extra file facts.json; and it, loaded."""
+    file = io.BytesIO()
+    with torch.no_grad():
+        exported = torch.export.export(network, inputs, dynamic_shapes=any_number(inputs))
+    torch.export.save(exported, file, extra_files={"facts.json": facts})
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    return file.getvalue(), lambda inputs: loaded(*inputs)
+
+
+def to_onnx(network: nn.Module, inputs: Inputs, facts: str) -> tuple[bytes, Program]:
+    """The content of an .onnx file, with `facts` in its metadata; and it, loaded by ONNX Runtime."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (by torch.onnx)
+    except ImportError as error:
+        raise UserError(f"format=onnx: {error.name} is not installed: pip install 'gan_runner[onnx]'") from error
+    names = INPUT_NAMES[: len(inputs)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that both inputs have the same number of rows, which is as it should be
+        exported = torch.onnx.export(
+            *(network, inputs),
+            input_names=names,
+            output_names=["samples"],
+            dynamic_shapes=any_number(inputs),
+            dynamo=True,
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model_proto
+    model.metadata_props.add(key="facts", value=facts)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def program(inputs: Inputs) -> Tensor:
+        values = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, values)[0])
+
+    return content, program
+
+
+def any_number(inputs: Inputs) -> tuple[dict[int, Any], ...]:
+    """That all inputs have any size, but the same, along their first dimension."""
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} for _ in inputs)
+
+
+def largest_difference(program: Program, generator: TrainedGenerator, count: int) -> float:
+    """Between so many samples of the program and of the generator; relative, if values are above 1."""
+    inputs = example(generator, count)
+    expected = generator(*inputs, *[None] * (2 - len(inputs)))
+    found = program(inputs)
+    if found.shape != expected.shape:
+        return float("inf")
+    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
