@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
@@ -42,7 +42,7 @@ class SampleSettings(Section):
     checkpoint: Checkpoint
     label: ClassName | None
     seed: NonNegativeInt
-    truncation: PositiveFloat | None
+    truncation: Annotated[FiniteFloat, Field(gt=0)] | None
     out: str | None
     columns: PositiveInt
     images: bool
