@@ -5,13 +5,17 @@ What will be in the file is loaded and run first, and its samples are compared w
 
 import io
 import json
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from gan_runner import __version__
 from gan_runner.config.schema import Section, validate
@@ -23,10 +27,11 @@ from gan_runner.networks.running import apply
 from gan_runner.paths import as_path, refuse_unwritable, write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
-Inputs = tuple[Tensor, ...]  # z (B, latent dim), and labels (B,) if the generator is conditional
-Program = Callable[[Inputs], Tensor]  # what was exported, loaded again: samples (B, *shape)
-INPUT_NAMES = ("z", "labels")
 TOLERANCE = 1e-4  # of samples, or of their largest value if that is above 1: other kernels round otherwise
+OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+Inputs = tuple[Tensor, ...]  # z (B, latent dim), and labels (B,) if the generator is conditional
+Loaded = Callable[..., Tensor]  # what was exported, loaded again: such inputs -> samples (B, *shape)
 
 
 class ExportSettings(Section):
@@ -58,26 +63,28 @@ def write_export(plain: Mapping[str, Any]) -> Path:
     nothing behind.
     """
     settings = validate(ExportSettings, plain)
-    export, ending = {"torch": (to_torch, ".pt2"), "onnx": (to_onnx, ".onnx")}[settings.format]
+    save, ending = {"torch": (to_torch, ".pt2"), "onnx": (to_onnx, ".onnx")}[settings.format]
+    if settings.format == "onnx":
+        refuse_missing_packages()
     run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, torch.device("cpu"), settings.checkpoint)
     out = run / f"generator{ending}" if settings.out is None else as_path("out", settings.out)
     refuse_unwritable(out, ending)
 
-    network = InDataUnits(generator.network.requires_grad_(False), generator.facts).eval()
+    name = f"{type(generator.network).__name__} of {settings.run}"
     try:
-        content, program = export(network, example(generator, 2), json.dumps(about(generator, settings), indent=2))
-        difference = max(largest_difference(program, generator, count) for count in (1, SAMPLE_BATCH))
-    except UserError:
-        raise
-    except Exception as error:  # the generator may be a user's own, and do what cannot be exported
-        name, reason = type(generator.network).__name__, "; ".join(one_line(error).split("; ")[:2])
-        raise UserError(f"format={settings.format}: {name} of {settings.run} cannot be exported: {reason}") from error
+        with torch_silenced():
+            content, loaded = save(program(generator), json.dumps(about(generator, settings), indent=2))
+            difference = max(largest_difference(loaded, generator, count) for count in (1, SAMPLE_BATCH))
+    except Exception as error:  # the generator may be a user's own
+        raise UserError(
+            f"format={settings.format}: {name} cannot be exported: {one_line(error).split('; ')[0]} (what it does must "
+            f"not depend on values, nor on the number of samples: z.shape[0] is any number, len(z) the one tried)"
+        ) from error
     if not difference <= TOLERANCE:
         raise UserError(
-            f"format={settings.format}: what was exported makes other samples than {type(generator.network).__name__} "
-            f"of {settings.run} (they differ by up to {difference:.2g}), and nothing is kept; does it draw random "
-            f"numbers of its own?"
+            f"format={settings.format}: what was exported makes other samples than {name} (they differ by up to "
+            f"{difference:.2g}), and nothing is kept; does it draw random numbers of its own?"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +93,27 @@ def write_export(plain: Mapping[str, Any]) -> Path:
         raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
     say(f"step {generator.step:,}: loaded again, it makes the generator's samples (to {difference:.1g})")
     return out
+
+
+def refuse_missing_packages() -> None:
+    """Raises `UserError` if a package that ONNX needs is not installed."""
+    for package in OF_ONNX:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise UserError(f"format=onnx: {package} is not installed: pip install 'gan_runner[onnx]'") from error
+
+
+@contextmanager
+def torch_silenced() -> Iterator[None]:
+    """Keeps torch's remarks about what it exports, which are pages long, off the terminal; its errors are told."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def about(generator: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]:
@@ -104,52 +132,10 @@ def about(generator: TrainedGenerator, settings: ExportSettings) -> dict[str, An
     }
 
 
-def example(generator: TrainedGenerator, count: int) -> Inputs:
-    """Inputs of the generator: the first latents of seed 0, and the classes in turn."""
+def inputs_of(generator: TrainedGenerator, count: int) -> Inputs:
+    """The first latents of seed 0 and, if the generator is conditional, the classes in turn."""
     z = next(generator.latents(seed=0))[:count]
     return (z, torch.arange(count) % generator.num_classes) if generator.num_classes else (z,)
-
-
-def to_torch(network: nn.Module, inputs: Inputs, facts: str) -> tuple[bytes, Program]:
-    """The content of a file for `torch.export.load`, with `facts` as its extra file facts.json; and it, loaded."""
-    file = io.BytesIO()
-    with torch.no_grad():
-        exported = torch.export.export(network, inputs, dynamic_shapes=any_number(inputs))
-    torch.export.save(exported, file, extra_files={"facts.json": facts})
-    file.seek(0)
-    loaded = torch.export.load(file).module()
-    return file.getvalue(), lambda inputs: loaded(*inputs)
-
-
-def to_onnx(network: nn.Module, inputs: Inputs, facts: str) -> tuple[bytes, Program]:
-    """The content of an .onnx file, with `facts` in its metadata; and it, loaded by ONNX Runtime."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  (by torch.onnx)
-    except ImportError as error:
-        raise UserError(f"format=onnx: {error.name} is not installed: pip install 'gan_runner[onnx]'") from error
-    names = INPUT_NAMES[: len(inputs)]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that both inputs have the same number of rows, which is as it should be
-        exported = torch.onnx.export(
-            *(network, inputs),
-            input_names=names,
-            output_names=["samples"],
-            dynamic_shapes=any_number(inputs),
-            dynamo=True,
-            verbose=False,
-        )
-    assert exported is not None
-    model = exported.model_proto
-    model.metadata_props.add(key="facts", value=facts)
-    content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def program(inputs: Inputs) -> Tensor:
-        values = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run(None, values)[0])
-
-    return content, program
 
 
 def any_number(inputs: Inputs) -> tuple[dict[int, Any], ...]:
@@ -158,11 +144,56 @@ def any_number(inputs: Inputs) -> tuple[dict[int, Any], ...]:
     return tuple({0: batch} for _ in inputs)
 
 
-def largest_difference(program: Program, generator: TrainedGenerator, count: int) -> float:
-    """Between so many samples of the program and of the generator; relative, if values are above 1."""
-    inputs = example(generator, count)
-    expected = generator(*inputs, *[None] * (2 - len(inputs)))
-    found = program(inputs)
+def program(generator: TrainedGenerator) -> ExportedProgram:
+    """The generator as a graph of torch's own operations."""
+    network, inputs = (
+        InDataUnits(generator.network.requires_grad_(False), generator.facts).eval(),
+        inputs_of(generator, 2),
+    )
+    with torch.no_grad():
+        return torch.export.export(network, inputs, dynamic_shapes=any_number(inputs))
+
+
+def to_torch(exported: ExportedProgram, facts: str) -> tuple[bytes, Loaded]:
+    """The content of a file for `torch.export.load`, with `facts` as its extra file facts.json; and it, loaded."""
+    file = io.BytesIO()
+    torch.export.save(exported, file, extra_files={"facts.json": facts})
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
+
+
+def to_onnx(exported: ExportedProgram, facts: str) -> tuple[bytes, Loaded]:
+    """The content of an .onnx file, with `facts` in its metadata; and it, loaded by ONNX Runtime."""
+    import onnxruntime
+
+    inputs = exported.example_inputs[0]
+    names = ("z", "labels")[: len(inputs)]
+    converted = torch.onnx.export(
+        *(exported, inputs),
+        input_names=names,
+        output_names=["samples"],
+        dynamic_shapes=any_number(inputs),
+        dynamo=True,
+        verbose=False,
+    )
+    assert converted is not None
+    model = converted.model_proto
+    model.metadata_props.add(key="facts", value=facts)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def loaded(*inputs: Tensor) -> Tensor:
+        values = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, values)[0])
+
+    return content, loaded
+
+
+def largest_difference(loaded: Loaded, generator: TrainedGenerator, count: int) -> float:
+    """Between so many samples of both; relative, if values are above 1."""
+    z, *labels = inputs_of(generator, count)
+    expected = generator(z, labels[0] if labels else None)
+    found = loaded(z, *labels)
     if found.shape != expected.shape:
         return float("inf")
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()

@@ -69,6 +69,7 @@ OF_FILES: dict[str, Damage] = {
 COMMANDS = {
     "train": (["resume=run", "trainer.steps=5"], ["resume=stopped"], ["hydra.run.dir=run"]),
     "sample": (["run=run", "count=2"], ["run=labelled", "count=2", "checkpoint=best"]),
+    "export": (["run=run"], ["run=labelled", "format=onnx"]),
     "evaluate": (["run=run"], ["runs=run"], ["run=run", "metric=[pattern]", "metric.pattern.samples=5"]),
     "report": (["run=run"], ["runs=run"]),
 }
