@@ -6,6 +6,7 @@ What will be in the file is loaded and run first, and its samples are compared w
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -65,7 +66,7 @@ def write_export(plain: Mapping[str, Any]) -> Path:
     settings = validate(ExportSettings, plain)
     save, ending = {"torch": (to_torch, ".pt2"), "onnx": (to_onnx, ".onnx")}[settings.format]
     if settings.format == "onnx":
-        refuse_missing_packages()
+        import_onnx()
     run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, torch.device("cpu"), settings.checkpoint)
     out = run / f"generator{ending}" if settings.out is None else as_path("out", settings.out)
@@ -95,8 +96,10 @@ def write_export(plain: Mapping[str, Any]) -> Path:
     return out
 
 
-def refuse_missing_packages() -> None:
-    """Raises `UserError` if a package that ONNX needs is not installed."""
+def import_onnx() -> None:
+    """Imports what ONNX needs; raises `UserError` if a package of these is not installed."""
+    # Unless told not to before it is imported, ONNX Runtime reports its use to its makers, and writes to HOME.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     for package in OF_ONNX:
         try:
             import_module(package)

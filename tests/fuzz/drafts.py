@@ -211,7 +211,7 @@ def sampling(rng: Random) -> Draft:
         draft.set(sheet=rng.choice(["[0]", "[5,0]"]))
     if run == "labelled" and rng.random() < 0.3:
         draft.set(interpolate_labels=rng.choice(["[cat,dog]", "[0,2,1]", "[owl, 1]"]))
-    if rng.random() < 0.3:
+    if run == "labelled" and rng.random() < 0.3:  # the latents of the other run are constant
         draft.set(truncation=rng.choice(["null", "0.7", "2", "1e-3"]))
     if rng.random() < 0.5:
         draft.set(columns=rng.choice([1, 3, 100]), seed=rng.choice([0, 5]))
