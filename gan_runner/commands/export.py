@@ -69,8 +69,10 @@ def write_export(plain: Mapping[str, Any]) -> Path:
         import_onnx()
     run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, torch.device("cpu"), settings.checkpoint)
-    out = run / f"generator{ending}" if settings.out is None else as_path("out", settings.out)
+    out = Path(f"generator{ending}") if settings.out is None else as_path("out", settings.out)
     refuse_unwritable(out, ending)
+    if run.resolve() in out.resolve().parents:  # a .pt2 is a zip file, and a run with one would not be loaded again
+        raise UserError(f"out={out}: lies in the run directory {settings.run}; name a file elsewhere")
 
     name = f"{type(generator.network).__name__} of {settings.run}"
     try:

@@ -110,7 +110,7 @@ def test_a_process_that_has_torch_alone_makes_the_same_samples(conditional, patt
 
 def test_the_facts_tell_how_to_use_it(conditional, pattern, tmp_path):
     file = {"facts.json": ""}
-    torch.export.load(export(f"run={conditional}"), extra_files=file)
+    torch.export.load(export(f"run={conditional}", f"out={tmp_path / 'a.pt2'}"), extra_files=file)
     facts = json.loads(file["facts.json"])
     versions = facts.pop("versions")
     assert versions["torch"] == torch.__version__
@@ -125,18 +125,19 @@ def test_the_facts_tell_how_to_use_it(conditional, pattern, tmp_path):
         "checkpoint": "newest",
         "step": 6,
     }
-    torch.export.load(export(f"run={pattern}"), extra_files=file)
+    torch.export.load(export(f"run={pattern}", f"out={tmp_path / 'b.pt2'}"), extra_files=file)
     facts = json.loads(file["facts.json"])
     assert facts["latent"]["distribution"] == "uniform"
     assert (facts["num_classes"], facts["class_names"], facts["shape"], facts["step"]) == (0, [], [6], 3)
 
 
-def test_an_onnx_file_makes_the_same_samples_and_has_the_facts(conditional):
+def test_an_onnx_file_makes_the_same_samples_and_has_the_facts(conditional, tmp_path, monkeypatch):
     needs("onnx")
     import onnxruntime
 
+    monkeypatch.chdir(tmp_path)
     out = export(f"run={conditional}", "format=onnx")
-    assert out == conditional / "generator.onnx"
+    assert out == Path("generator.onnx")
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["facts"])
     assert (facts["step"], facts["class_names"][1], facts["shape"]) == (6, "class_1", [1, SIDE, SIDE])
@@ -211,11 +212,11 @@ def test_onnx_says_nothing_more_and_writes_nothing_elsewhere(pattern, tmp_path):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, f"{pattern / 'generator.onnx'}\n")
+    assert (done.returncode, done.stdout) == (0, "generator.onnx\n")
     (line,) = done.stderr.splitlines()
     assert line.startswith("step 3: loaded again")
     assert tree(tmp_path / "home") == {}
-    assert {path.name for path in tmp_path.iterdir()} == {"pattern", "home"}
+    assert {path.name for path in tmp_path.iterdir()} == {"pattern", "home", "generator.onnx"}
 
 
 def test_help_needs_no_torch(tmp_path):
@@ -270,6 +271,15 @@ def test_what_cannot_be_asked_for(refused, pattern, words, message):
     assert message in refused(*words[words[-1].startswith("run=") :], command="export")
 
 
+@pytest.mark.parametrize("out", ["generator.pt2", "sampled/generator.pt2"])
+def test_a_run_directory_stays_one_that_can_be_loaded(pattern, out):
+    """A .pt2 is a zip file, and a run with one of those is not loaded any more."""
+    before = tree(pattern)
+    with pytest.raises(UserError, match=re.escape(f"out={pattern / out}: lies in the run directory {pattern}")):
+        export(f"run={pattern}", f"out={pattern / out}")
+    assert tree(pattern) == before
+
+
 def test_a_missing_package_is_named_with_the_extra(pattern, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     before = tree(pattern)
@@ -310,16 +320,17 @@ def test_a_generator_of_ones_own_that_cannot_be_exported_leaves_nothing(
     config = yaml.safe_load((pattern / "config.yaml").read_text())
     config["architecture"]["generator"]["_target_"] = f"{module}.Own"
     (pattern / "config.yaml").write_text(yaml.safe_dump(config))
-    before = tree(pattern)
+    monkeypatch.chdir(tmp_path)
+    before = tree(tmp_path)
     with pytest.raises(UserError, match=re.escape(message.format(run=pattern))) as refused:
         export(f"run={pattern}", f"format={form}", f"trust=[{module}]")
     assert str(refused.value).startswith(f"format={form}: ")
     assert len(str(refused.value)) < 500
     assert capfd.readouterr() == ("", "")
-    assert tree(pattern) == before
+    assert {p: b for p, b in tree(tmp_path).items() if "__pycache__" not in p} == before
 
 
-def test_an_export_that_makes_other_samples_is_not_kept(pattern, monkeypatch):
+def test_an_export_that_makes_other_samples_is_not_kept(pattern, tmp_path, monkeypatch):
     """However it came about: here the loaded program is off by a thousandth."""
     from gan_runner.commands import export as module
 
@@ -328,7 +339,8 @@ def test_an_export_that_makes_other_samples_is_not_kept(pattern, monkeypatch):
         return content, lambda *inputs: loaded(*inputs) + 1e-3
 
     monkeypatch.setattr(module, "to_torch", off)
-    before = tree(pattern)
+    monkeypatch.chdir(tmp_path)
+    before = tree(tmp_path)
     with pytest.raises(UserError, match="makes other samples"):
         export(f"run={pattern}")
-    assert tree(pattern) == before
+    assert tree(tmp_path) == before

@@ -230,7 +230,7 @@ def sampling(rng: Random) -> Draft:
 def exporting(rng: Random) -> Draft:
     """A run's generator as one file."""
     run, (form, ending) = rng.choice(["run", "labelled"]), rng.choice([("torch", "pt2"), ("onnx", "onnx")])
-    draft = Draft("export", needs={run}, may_write=[f"{run}/generator.{ending}"])
+    draft = Draft("export", needs={run}, may_write=[f"generator.{ending}"])
     draft.set(run=run)
     if form == "onnx" or rng.random() < 0.5:
         draft.set(format=form)
