@@ -91,6 +91,8 @@ def damaged_run(rng: Random) -> tuple[Draft, str, Callable[[Path], None], set[in
                 damage(path)
 
     draft = Draft(command, [*words], {run} | ({"photos"} if run == "labelled" else set()), [run])
+    if command == "export":
+        draft.may_write = ["generator.pt2", "generator.onnx"]
     statuses = {COMPLETED, REFUSED}
     if words[0].startswith("runs") or what == "unreadable":  # one of several runs; a disk that takes nothing
         statuses.add(FAILED)
