@@ -35,6 +35,7 @@ class ClassEmbedding(nn.Embedding):
 
     def forward(self, labels: Tensor) -> Tensor:
         """(B,) or (B, K) -> (B, F)."""
+        assert labels is not None, "a conditional network needs labels"
         return labels @ self.weight if labels.is_floating_point() else super().forward(labels)
 
 
