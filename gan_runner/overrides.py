@@ -22,7 +22,7 @@ PATHS = (
     "out",
 )
 NAMES = ("name", "label", *(f"hydra.launcher.{key}" for key in ("partition", "account", "qos", "constraint", "python")))
-LISTS = ("runs", "trust")  # in brackets they hold several
+LISTS = ("runs", "trust", "interpolate_labels")  # in brackets they hold several
 TEXT_KEYS = {*PATHS, *NAMES, *LISTS}
 NEVER_NULL = ("name", "hydra.run.dir", "hydra.sweep.dir")  # here null is a name like others
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def as_path(key: str, text: str) -> Path:
     except OSError as error:
         raise UserError(f"{key}={text}: {error.strerror}") from error
     return path
+
+
+def refuse_unwritable(out: Path, ending: str, why_kept: str = "it is not overwritten") -> None:
+    """Raises `UserError`, before work is lost, if the file `out` is there, ends otherwise, or cannot be written."""
+    folder = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if out.suffix != ending or out.is_dir():
+        raise UserError(f"out={out}: allowed: a file whose name ends in {ending}")
+    if out.exists():
+        raise UserError(f"out={out}: is there already, and {why_kept}; name another file, or remove this one")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"out={out}: nothing can be written to '{folder}': {error.strerror}") from error
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool = True) -> None:

@@ -15,6 +15,7 @@ from gan_runner.paths import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.ImageFont import FreeTypeFont
 
 Picture = np.ndarray
 
@@ -29,37 +30,44 @@ class Indexable(Protocol):
 
 _GAP = 2  # pixels between the samples of a grid
 _CELL = 12  # width of one value of a vector, in pixels
-_NAMED_HEIGHT = 12  # least height of a row that has a name
-_FONT_SIZES = (11, 24)  # least and largest size of a name; between them a quarter of its row
+_NAMED_SIDE = 12  # least height of a row that has a name, and least width of such a column
+_FONT_SIZES = (11, 24)  # least and largest size of a name; between them a quarter of its row or column
 _NAME_WIDTH = 15  # largest width of a name, in font sizes; what is longer is cut
 
 
-def grid(samples: Tensor, columns: int, row_names: Sequence[str] = ()) -> Picture:
+def grid(samples: Tensor, columns: int, row_names: Sequence[str] = (), column_names: Sequence[str] = ()) -> Picture:
     """Samples row by row: images (N, C, H, W) in [0, 1], or vectors (N, D), each drawn as a strip.
 
-    The names of the rows, one for each, stand to their left.
+    The names of the rows, one for each, stand to their left; those of the columns above them.
     """
-    return _beside_names(_tile(samples, columns, has_names=bool(row_names)), row_names)
+    sheet = _tile(samples, columns, bool(row_names), bool(column_names))
+    picture = _beside_names(sheet, row_names)
+    if not column_names:
+        return picture
+    names, left = _headings(column_names, sheet.shape[1]), picture.shape[1] - sheet.shape[1]
+    return np.concatenate([np.pad(names, ((0, 0), (left, 0), (0, 0)), constant_values=255), picture])
 
 
-def _tile(samples: Tensor, columns: int, has_names: bool) -> Picture:
-    """The samples row by row. Rows that have names are high enough for the text."""
+def _tile(samples: Tensor, columns: int, rows_named: bool, columns_named: bool = False) -> Picture:
+    """The samples row by row. Rows and columns that have names are large enough for the text."""
     if samples.ndim == 2:
         pixels = shade(samples.numpy())[:, None].repeat(_CELL, axis=1).repeat(_CELL, axis=2)
     else:
         pixels = (samples.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, axis=-1)
     count, height, width, _ = pixels.shape
-    rows, row_height = -(-count // columns), max(height, _NAMED_HEIGHT if has_names else 0)
-    sheet = np.full((rows * (row_height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    rows, row_height = -(-count // columns), max(height, _NAMED_SIDE if rows_named else 0)
+    column_width = max(width, _NAMED_SIDE if columns_named else 0)
+    sheet = np.full((rows * (row_height + _GAP) - _GAP, columns * (column_width + _GAP) - _GAP, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
-        top, left = i // columns * (row_height + _GAP) + (row_height - height) // 2, i % columns * (width + _GAP)
+        top = i // columns * (row_height + _GAP) + (row_height - height) // 2
+        left = i % columns * (column_width + _GAP) + (column_width - width) // 2
         sheet[top : top + height, left : left + width] = image
     return sheet
 
 
 def class_labels(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
-    """What to write beside rows that are these classes: a class's name, or its number if the font cannot write it."""
+    """How to name rows or columns that are these classes: by name, or by number if the font cannot write the name."""
     return [names[n] if n < len(names) and _characters().issuperset(names[n]) else f"class {n}" for n in numbers]
 
 
@@ -69,20 +77,44 @@ def _beside_names(sheet: Picture, names: Sequence[str]) -> Picture:
 
 
 @lru_cache(maxsize=4)  # a run draws the same names beside each of its grids
-def _names(names: tuple[str, ...], height: int) -> Picture:
-    """The names in black on white, one in the middle of each row."""
-    from PIL import Image, ImageDraw, ImageFont
+def _names(names: tuple[str, ...], height: int, to_the_right: bool = True) -> Picture:
+    """The names in black on white, one in the middle of each row, at the right edge or the left."""
+    from PIL import Image, ImageDraw
 
     pitch = (height + _GAP) / len(names)
-    least, largest = _FONT_SIZES
-    font = ImageFont.truetype(_font_file(), min(max(least, int(pitch) // 4), largest))
+    font = _font(pitch)
     lines = [_cut(name, lambda text: font.getlength(text) <= _NAME_WIDTH * font.size) for name in names]
     width = math.ceil(max(map(font.getlength, lines))) + 3 * _GAP
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
+    x, anchor = (width - 2 * _GAP, "rm") if to_the_right else (2 * _GAP, "lm")
     for row, line in enumerate(lines):
-        draw.text((width - 2 * _GAP, row * pitch + (pitch - _GAP) / 2), line, "black", font, anchor="rm")
+        draw.text((x, row * pitch + (pitch - _GAP) / 2), line, "black", font, anchor=anchor)
     return np.asarray(image)
+
+
+def _headings(names: Sequence[str], width: int) -> Picture:
+    """The names of equally wide columns; if one is wider than its column, all of them run upwards."""
+    from PIL import Image, ImageDraw
+
+    pitch = (width + _GAP) / len(names)
+    font = _font(pitch)
+    if max(map(font.getlength, names)) > pitch - _GAP:
+        return np.rot90(_names(tuple(names), width, to_the_right=False))
+    height = int(1.5 * font.size)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for column, name in enumerate(names):
+        draw.text((column * pitch + (pitch - _GAP) / 2, height / 2), name, "black", font, anchor="mm")
+    return np.asarray(image)
+
+
+def _font(pitch: float) -> "FreeTypeFont":
+    """The font for the names of rows or columns that are this far apart, in pixels."""
+    from PIL import ImageFont
+
+    least, largest = _FONT_SIZES
+    return ImageFont.truetype(_font_file(), min(max(least, int(pitch) // 4), largest))
 
 
 def _cut(text: str, fits: Callable[[str], bool]) -> str:
@@ -199,7 +231,7 @@ def real_and_generated(
         rows = {int(c): p for c, p in zip(classes, pairs, strict=True) if len(p[0]) == len(p[1]) == columns}
         left, right = (torch.cat(side) for side in zip(*rows.values(), strict=True)) if rows else (left, right)
         names = class_labels(rows, class_names) if class_names else []
-    halves = [_tile(side, columns, has_names=bool(names)) for side in (real[left], fake[right])]
+    halves = [_tile(side, columns, bool(names)) for side in (real[left], fake[right])]
     between = np.full((len(halves[0]), 8 * _GAP, 3), 255, np.uint8)
     return _beside_names(np.concatenate([halves[0], between, halves[1]], axis=1), names)
 

@@ -23,7 +23,7 @@ FLOORS = (  # from the ground up
     {"observers"},
     {"loop", "sweeps"},
     {"commands"},
-    {"train", "sample", "evaluate", "classifier", "report"},
+    {"train", "sample", "export", "evaluate", "classifier", "report"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
@@ -120,7 +120,7 @@ def test_what_help_needs_is_imported_without_torch(module):
 
 def test_nobody_imports_the_commands():
     for path in PACKAGE.rglob("*.py"):
-        for command in ("train", "sample", "classifier"):
+        for command in ("train", "sample", "export", "classifier"):
             assert f"gan_runner.{command}.main" not in imported(path)
             assert f"gan_runner.{command}" not in imported(path)
 

@@ -110,7 +110,9 @@ def test_5000_texts_come_back_from_a_shell_as_they_were():
 @pytest.mark.parametrize("key", sorted(TEXT_KEYS))
 def test_the_key_exists(key):
     """One that is renamed in conf/ would be a number again."""
-    composed = [composition.compose([], command) for command in ("sample", "evaluate", "classifier", "report")]
+    composed = [
+        composition.compose([], command) for command in ("sample", "export", "evaluate", "classifier", "report")
+    ]
     composed += [composition.compose(["dataset=mnist", "hydra/launcher=slurm"], "train")]
     parent, _, name = key.rpartition(".")
     nodes = [OmegaConf.select(config, parent) if parent else config for config in composed]

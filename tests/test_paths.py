@@ -95,6 +95,7 @@ WHERE = [
     ("train", "dataset=mnist dataset.root={} architecture=mlp_layernorm"),
     ("train", "dataset=celeba dataset.root={}"),
     ("sample", "run={}"),
+    ("export", "run={}"),
     ("evaluate", "run={}"),
     ("evaluate", "runs={}"),
     ("evaluate", "runs=[{}]"),

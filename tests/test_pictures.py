@@ -91,6 +91,26 @@ def test_rows_of_tiny_images_are_as_high_as_their_names(side):
     assert sum(text_rows(named, 2 * side + 2)) >= 2 * 7  # letters of seven pixels or more
 
 
+@pytest.mark.parametrize("side", [4, 12, 28, 64])
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["cat", "ankle boot", "a name too long for any column" * 5]])
+def test_names_of_columns_stand_above_them_and_change_nothing_in_the_grid(side, names):
+    samples = torch.rand(6, 3, side, side, generator=torch.Generator().manual_seed(0))
+    rows = grid(samples, 3, ["seed 0", "seed 1"])
+    named = grid(samples, 3, ["seed 0", "seed 1"], names)
+    pitch, width = max(side, 12) + 2, 3 * max(side, 12) + 4
+    if side >= 12:
+        below = named[-len(rows) :]
+        assert np.array_equal(below, rows)
+    above = named[: len(named) - len(rows), -width:]
+    dark = np.asarray((above < 128).any(axis=(0, 2)))
+    for column in range(3):
+        middle = column * pitch + (pitch - 2) / 2
+        found = np.flatnonzero(dark[column * pitch : (column + 1) * pitch]) + column * pitch
+        assert abs((found.min() + found.max()) / 2 - middle) <= 3
+    assert (named[: len(named) - len(rows), :-width] == 255).all()
+    assert len(above) < 250
+
+
 def test_rows_of_real_and_generated_samples_carry_the_names_of_their_classes():
     labels = torch.tensor([0, 2, 0, 2])
     sides = (torch.rand(4, 1, 16, 16), labels, torch.rand(4, 1, 16, 16), labels)

@@ -1,7 +1,5 @@
 """`gan-classifier`: trains a classifier from which metrics take features."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from gan_runner.evaluation.classifier import (
 )
 from gan_runner.evaluation.extractors import classifier_path
 from gan_runner.machine.devices import one_device
-from gan_runner.paths import as_path, write_atomically
+from gan_runner.paths import as_path, refuse_unwritable, write_atomically
 from gan_runner.tensor_files import all_finite, dump
 
 
@@ -43,7 +41,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     device = one_device(settings.device)
     dataset = build_labelled_images(settings.dataset)
     out = classifier_path(dataset) if settings.out is None else as_path("out", settings.out)
-    refuse_unwritable(out)
+    refuse_unwritable(out, ".safetensors", "figures rest on it")
     parts = split(dataset, settings.seed)
     if settings.batch_size > len(parts.indices):
         raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.indices)} images to train on")
@@ -89,16 +87,3 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
             f"dataset: a classifier needs two or more classes to tell apart; these data have {dataset.num_classes}"
         )
     return dataset
-
-
-def refuse_unwritable(out: Path) -> None:
-    """Raises `UserError` if the file `out` cannot be written, before minutes of training are lost."""
-    folder = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise UserError(f"out={out}: allowed: a file whose name ends in .safetensors")
-    if out.exists():
-        raise UserError(f"out={out}: is there already, and figures rest on it; name another file, or remove this one")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"out={out}: nothing can be written to '{folder}': {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""`gan-sample`: samples of a run's generator as an array, a grid, single images and interpolations.
+"""`gan-sample`: samples of a run's generator as an array, a grid, single images, interpolations and sheets.
 
 Only the run directory is needed, on any machine.
 """
@@ -6,21 +6,22 @@ Only the run directory is needed, on any machine.
 import io
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 from unicodedata import normalize
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
-from gan_runner.config.schema import Device, Latent, Section, validate
+from gan_runner.commands.sheets import write_interpolation, write_label_interpolation, write_sheet
+from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import say
 from gan_runner.datasets.base import Folder, first, in_one_line
 from gan_runner.errors import UserError
@@ -29,6 +30,7 @@ from gan_runner.paths import as_path, write_atomically
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
 NAMES_SHOWN = 20  # of classes, in a message
+ClassName = Annotated[str, Field(min_length=1)]  # or a class's number
 _GRID_LIMIT = 1024  # samples in grid.png
 
 
@@ -38,12 +40,15 @@ class SampleSettings(Section):
     run: Folder
     count: PositiveInt
     checkpoint: Checkpoint
-    label: Annotated[str, Field(min_length=1)] | None  # a class's name or number
+    label: ClassName | None
     seed: NonNegativeInt
+    truncation: Annotated[FiniteFloat, Field(gt=0)] | None
     out: str | None
     columns: PositiveInt
     images: bool
     interpolate: Annotated[list[NonNegativeInt], Field(min_length=2)] | None
+    interpolate_labels: Annotated[list[ClassName], Field(min_length=2)] | None
+    sheet: Annotated[list[NonNegativeInt], Field(min_length=1)] | None
     frames: NonNegativeInt
     trust: list[str]
     device: Device
@@ -57,7 +62,10 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
     settings = validate(SampleSettings, plain)
     run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, one_device(settings.device), settings.checkpoint)
-    label = None if settings.label is None else find_class(settings.label, generator, settings.run)
+    generator = replace(generator, truncation=settings.truncation)
+    refuse_what_contradicts(settings, generator)
+    label = None if settings.label is None else find_class("label", settings.label, generator, settings.run)
+    classes = [find_class("interpolate_labels", n, generator, settings.run) for n in settings.interpolate_labels or []]
     out = as_path("out", settings.out) if settings.out is not None else run / "sampled"
     shape = (settings.count, *generator.facts.shape)
     try:
@@ -71,12 +79,29 @@ def write_samples(plain: Mapping[str, Any]) -> Path:
             for i in range(settings.count if settings.images else 0):
                 pictures.save(aside / "images" / f"{i:06}.png", pictures.grid(torch.tensor(samples[i : i + 1]), 1))
             if settings.interpolate is not None:
-                write_interpolation(aside, generator, settings, settings.interpolate, label or 0)
+                write_interpolation(aside, generator, settings.interpolate, settings.frames, label or 0)
+            if classes:
+                write_label_interpolation(aside, generator, settings.seed, classes, settings.frames)
+            if settings.sheet is not None:
+                write_sheet(aside, generator, settings.sheet)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written: {error.strerror or error}") from error
     if settings.label is not None and label is not None:
         say(f"label={in_one_line(settings.label)}: class {generator.facts.class_name(label)!r}, number {label}")
     return out
+
+
+def refuse_what_contradicts(settings: SampleSettings, generator: TrainedGenerator) -> None:
+    """Raises `UserError` for what this generator, or another key, rules out."""
+    if settings.truncation is not None and generator.latent.distribution != "normal":
+        raise UserError(
+            f"truncation={settings.truncation:g}: the latents of {settings.run} are {generator.latent.distribution}; "
+            f"only normal ones can be truncated"
+        )
+    if settings.sheet is not None and not generator.num_classes:
+        raise UserError(f"sheet={settings.sheet}: the generator of {settings.run} is unconditional")
+    if settings.sheet is not None and settings.label is not None:
+        raise UserError(f"sheet={settings.sheet}: shows every class, and label={settings.label} asks for one alone")
 
 
 def refuse_what_does_not_fit(shape: tuple[int, ...], out: Path) -> None:
@@ -112,10 +137,10 @@ def _made_aside(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def find_class(label: str, generator: TrainedGenerator, run: str) -> int:
+def find_class(key: str, label: str, generator: TrainedGenerator, run: str) -> int:
     """The number of the class with this name, or else with this number. Raises `UserError`."""
     if not generator.num_classes:
-        raise UserError(f"label={label}: the generator of {run} is unconditional")
+        raise UserError(f"{key}={label}: the generator of {run} is unconditional")
     numbers = [str(number) for number in range(generator.num_classes)]
     names = list(generator.facts.class_names) or numbers
     wanted = in_one_line(label)
@@ -129,7 +154,7 @@ def find_class(label: str, generator: TrainedGenerator, run: str) -> int:
         near = get_close_matches(wanted, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         allowed += f"; {hint}(their names: {first(names, NAMES_SHOWN)})"
-    raise UserError(f"label={label}: {allowed}")
+    raise UserError(f"{key}={label}: {allowed}")
 
 
 def row_names(generator: TrainedGenerator, rows: int) -> list[str]:
@@ -154,41 +179,3 @@ def npy(shape: tuple[int, ...], chunks: Iterable[Tensor]) -> Iterator[bytes]:
     yield header.getvalue()
     for chunk in chunks:
         yield chunk.numpy().astype("<f4").tobytes()
-
-
-def write_interpolation(
-    out: Path, generator: TrainedGenerator, settings: SampleSettings, seeds: Sequence[int], label: int
-) -> None:
-    """Writes interpolation.png, in which a row leads from one seed's first sample to the next's, and .gif."""
-    step = settings.frames + 1
-    corners = torch.cat([next(generator.latents(seed))[:1] for seed in seeds])
-    z = latent_path(corners, step, generator.latent)
-    labels = torch.full((len(z),), label)
-    chunks = zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
-    samples = torch.cat([generator(*chunk) for chunk in chunks])
-    rows = [samples[i : i + step + 1] for i in range(0, len(samples) - 1, step)]
-    pictures.save(out / "interpolation.png", pictures.grid(torch.cat(rows), step + 1))
-    pictures.save_animation(out / "interpolation.gif", [pictures.grid(sample[None], 1) for sample in samples])
-
-
-def latent_path(corners: Tensor, steps: int, latent: Latent) -> Tensor:
-    """Latents (steps·(K - 1) + 1, dim) on the way from each of the `corners` (K, dim) to the next.
-
-    Normal latents follow a sphere, since nearly all of their mass is close to one; others follow straight lines.
-    """
-    between = spherical if latent.distribution == "normal" else torch.lerp
-    centred = corners.double() - latent.loc
-    t = torch.arange(steps, dtype=torch.double).unsqueeze(1) / steps
-    legs = [between(start, end, t) for start, end in pairwise(centred)]
-    return (torch.cat([*legs, centred[-1:]]) + latent.loc).float()
-
-
-def spherical(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """(sin((1 - t)Ω)·start + sin(tΩ)·end) / sin Ω, with Ω the angle between the vectors (dim,), at each t (N, 1).
-
-    Source: White, "Sampling Generative Networks" (2016), after Shoemake (1985).
-    """
-    angle = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1).acos()
-    if angle.sin() < 1e-6:  # the vectors lie on one line
-        return torch.lerp(start, end, t)
-    return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()

@@ -2,6 +2,9 @@
 
 A generator concatenates them to its noise, or has gains and biases of its batch norms for each class. A discriminator
 concatenates them to its input, compares them with its features (projection), or learns to tell them (auxiliary).
+
+Labels are class numbers (B,), int64. A generator also takes weights over the classes (B, K), float: what it makes of
+0.3 cat and 0.7 dog lies between both. A class alone with the weight 1 is the same as its number.
 """
 
 from typing import Literal
@@ -22,9 +25,18 @@ def concatenate_labels(x: Tensor, labels: Tensor | None, num_classes: int) -> Te
     if num_classes == 0:
         return x
     assert labels is not None, "a conditional network needs labels"
-    one_hot = F.one_hot(labels, num_classes).to(x.dtype)  # (B, K)
-    maps = one_hot.reshape(*one_hot.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    weights = labels if labels.is_floating_point() else F.one_hot(labels, num_classes)  # (B, K)
+    maps = weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, maps], dim=1)
+
+
+class ClassEmbedding(nn.Embedding):
+    """A vector for each class; for weights over the classes, the weighted sum of their vectors."""
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """(B,) or (B, K) -> (B, F)."""
+        assert labels is not None, "a conditional network needs labels"
+        return labels @ self.weight if labels.is_floating_point() else super().forward(labels)
 
 
 class ClassBatchNorm(nn.Module):
@@ -33,13 +45,13 @@ class ClassBatchNorm(nn.Module):
     def __init__(self, features: int, num_classes: int, spatial: bool = True) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(features, affine=False) if spatial else nn.BatchNorm1d(features, affine=False)
-        self.gain = nn.Embedding(num_classes, features)
-        self.bias = nn.Embedding(num_classes, features)
+        self.gain = ClassEmbedding(num_classes, features)
+        self.bias = ClassEmbedding(num_classes, features)
         nn.init.normal_(self.gain.weight, mean=1.0, std=0.02)
         nn.init.zeros_(self.bias.weight)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, C, ...), (B,) -> (B, C, ...)."""
+        """(B, C, ...), (B,) or (B, K) -> (B, C, ...)."""
         shape = (*x.shape[:2], *[1] * (x.ndim - 2))
         return self.norm(x) * self.gain(labels).view(shape) + self.bias(labels).view(shape)
 

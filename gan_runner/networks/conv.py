@@ -123,7 +123,7 @@ class ConvGenerator(nn.Module):
         refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, latent_dim), (B,) -> (B, C, H, W)."""
+        """(B, latent_dim), (B,) or (B, num_classes) -> (B, C, H, W)."""
         return self.layers(concatenate_labels(z, labels, self.concatenated), labels)
 
 

@@ -69,7 +69,7 @@ class MLPGenerator(nn.Module):
         refuse_nothing_to_condition(self.layers, in_norms)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, latent_dim), (B,) -> (B, *shape)."""
+        """(B, latent_dim), (B,) or (B, num_classes) -> (B, *shape)."""
         return self.layers(concatenate_labels(z, labels, self.concatenated), labels).unflatten(1, self.shape)
 
 

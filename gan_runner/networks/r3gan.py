@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gan_runner.errors import UserError
+from gan_runner.networks.conditioning import ClassEmbedding
 from gan_runner.networks.layers import pyramid
 
 SLOPE = 0.2  # of all leaky ReLUs
@@ -111,7 +112,7 @@ class R3GANGenerator(nn.Module):
         super().__init__()
         height, width, widths = stages(shape, widths, group_width)
         in_all = blocks * len(widths)
-        self.embed = nn.Embedding(num_classes, embedding) if num_classes else None
+        self.embed = ClassEmbedding(num_classes, embedding) if num_classes else None
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, std=1 / sqrt(num_classes))  # a linear layer's, on one-hot labels
         self.basis = nn.Parameter(torch.randn(widths[0], height, width))
@@ -123,7 +124,7 @@ class R3GANGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, initialized(nn.Conv2d(widths[-1], shape[0], 1, bias=False)))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, latent_dim), (B,) -> (B, C, H, W)."""
+        """(B, latent_dim), (B,) or (B, num_classes) -> (B, C, H, W)."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(labels)], dim=1)
         return self.layers(self.basis * self.scale(z)[:, :, None, None])

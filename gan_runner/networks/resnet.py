@@ -80,7 +80,7 @@ class UpBlock(nn.Module):
         self.attention = SelfAttention(n_out) if attention else nn.Identity()
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(B, n_in, H, W), (B,) -> (B, n_out, 2H, 2W)."""
+        """(B, n_in, H, W), (B,) or (B, num_classes) -> (B, n_out, 2H, 2W)."""
         h = self.conv1(F.interpolate(F.relu(self.norm1(x, labels)), scale_factor=2))
         h = self.conv2(F.relu(self.norm2(h, labels)))
         return self.attention(h + F.interpolate(self.shortcut(x), scale_factor=2))
@@ -120,10 +120,10 @@ class ResNetGenerator(nn.Module):
         self.output = output_activation(value_range)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, latent_dim), (B,) -> (B, C, H, W)."""
+        """(B, latent_dim), (B,) or (B, num_classes) -> (B, C, H, W)."""
         h = self.seed(concatenate_labels(z, labels, self.concatenated))
         if self.in_norms == 0:
-            labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+            labels = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
         assert labels is not None, "a conditional network needs labels"
         for block in self.blocks:
             h = block(h, labels)

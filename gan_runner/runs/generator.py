@@ -1,5 +1,6 @@
 """The trained generator of a run, loaded from its directory alone: no dataset is needed."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,35 @@ class TrainedGenerator:
     num_classes: int  # 0: it is unconditional
     device: torch.device
     step: int  # how many steps it was trained
+    truncation: float | None = None  # how many standard deviations a latent may be away from the mean
 
     def latents(self, seed: int) -> Iterator[Tensor]:
         """Endless latents for a seed, in batches (SAMPLE_BATCH, latent.dim) on the CPU."""
-        noise = rng(seed, "sample")
+        noise, again = rng(seed, "sample"), rng(seed, "truncation")
         while True:
-            yield draw_latent(self.latent, SAMPLE_BATCH, noise)
+            z = draw_latent(self.latent, SAMPLE_BATCH, noise)
+            yield z if self.truncation is None else truncated(z, self.latent, self.truncation, again)
 
     def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, latent.dim), (B,) -> samples (B, *shape) in the data's own units, float32, on the CPU."""
+        """Samples (B, *shape) in the data's own units, float32, on the CPU.
+
+        Of latents (B, latent.dim) and class numbers (B,), or weights over the classes (B, K).
+        """
         wanted = labels if self.num_classes else None
         return self.facts.in_data_units(generate(self.network, z, wanted, self.device))
+
+
+def truncated(z: Tensor, latent: Latent, threshold: float, noise: torch.Generator) -> Tensor:
+    """Normal latents, each value more than `threshold` standard deviations from the mean drawn again until it is not.
+
+    What would come of drawing again and again is drawn at once: √2 erf⁻¹(u erf(t/√2)), u uniform in [-1, 1), has the
+    normal distribution cut off at ±t. Source: Brock et al. 2019 (arXiv:1809.11096), the truncation trick.
+    """
+    u = 2 * torch.rand(z.shape, generator=noise, dtype=torch.double) - 1
+    n = 2**0.5 * torch.erfinv(u * math.erf(threshold / 2**0.5))
+    inside = latent.loc + latent.scale * n.clamp(-threshold, threshold)
+    beyond = (z - latent.loc).abs() > threshold * abs(latent.scale)
+    return torch.where(beyond, inside.float(), z)
 
 
 def load_generator(run: Path, trust: Sequence[str], device: torch.device, checkpoint: Checkpoint) -> TrainedGenerator:

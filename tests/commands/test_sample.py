@@ -1,8 +1,6 @@
 import json
-import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import scipy.stats
 import torch
 import yaml
 from PIL import Image, ImageSequence
 
-from gan_runner.commands.sample import latent_path, spherical, write_samples
+from gan_runner.commands.sample import write_samples
+from gan_runner.commands.sheets import latent_path, spherical
 from gan_runner.config import composition
 from gan_runner.config.schema import Latent
+from gan_runner.datasets import DataFacts
 from gan_runner.errors import UserError
 from gan_runner.networks import MLPGenerator
 from gan_runner.randomness import rng
 from gan_runner.runs.checkpoint import load_newest
-from gan_runner.runs.generator import load_generator
-from tests.conftest import REPOSITORY
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-CLASSES, SIDE, LATENT = 3, 4, 5
-
-
-def command(module: str, *words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    line = [sys.executable, "-m", f"gan_runner.{module}", *words]
-    environment = ENVIRONMENT | {"GAN_RUNNER_CACHE": str(cwd / "cache")}
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+from gan_runner.runs.generator import TrainedGenerator, load_generator
+from tests.commands.conftest import CLASSES, ENVIRONMENT, LATENT, SIDE, command
 
 
 def sample(*overrides: object) -> Path:
@@ -45,53 +37,6 @@ def samples(*overrides: object) -> np.ndarray:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def train(folder: Path, *overrides: str) -> Path:
-    done = command("train", "device=cpu", f"hydra.run.dir={folder / 'run'}", *overrides, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
-@pytest.fixture(scope="session")
-def trained_conditional(tmp_path_factory) -> Path:
-    """A run on images in three classes, in [-1, 1], with normal latents, dropout, and an average of the generator."""
-    folder, noise = tmp_path_factory.mktemp("conditional"), np.random.default_rng(0)
-    for label in range(CLASSES):
-        (folder / "data" / f"class_{label}").mkdir(parents=True)
-        for i in range(4):
-            pixels = noise.integers(0, 256, (SIDE, SIDE), np.uint8)
-            Image.fromarray(pixels).save(folder / "data" / f"class_{label}" / f"{i}.png")
-    return train(
-        folder,
-        *("dataset=images", f"dataset.root={folder / 'data'}", "dataset.size=null", "dataset.channels=1"),
-        *("dataset.value_range=[-1,1]", "architecture=mlp_conditional", "architecture.generator.output=[auto]"),
-        *("architecture.generator.hidden=[16]", "architecture.generator.dropout=0.5"),
-        *(f"architecture.latent.dim={LATENT}", "optimizer.generator.lr=0.05"),
-        *("trainer.steps=6", "trainer.batch_size=4", "trainer.ema_decay=0.9"),
-    )
-
-
-@pytest.fixture(scope="session")
-def trained_pattern(tmp_path_factory) -> Path:
-    """A run on vectors of six values, with uniform latents and without labels."""
-    uniform = ("architecture.latent.distribution=uniform", "architecture.latent.dim=6")
-    return train(tmp_path_factory.mktemp("pattern"), "trainer.steps=3", *uniform)
-
-
-@pytest.fixture
-def conditional(trained_conditional, tmp_path) -> Path:
-    """A copy of that run elsewhere, whose data are out of reach."""
-    run = shutil.copytree(trained_conditional, tmp_path / "elsewhere" / "run")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    config["dataset"]["root"] = str(tmp_path / "not_here")
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    return run
-
-
-@pytest.fixture
-def pattern(trained_pattern, tmp_path) -> Path:
-    return shutil.copytree(trained_pattern, tmp_path / "pattern")
 
 
 # What it writes
@@ -215,6 +160,156 @@ def test_an_arc_is_travelled_at_one_speed():
     assert torch.allclose(third, torch.tensor([[3**0.5, 1.0], [1.0, 3**0.5]]).double(), atol=1e-6)
 
 
+# Truncated latents
+
+
+def latents(seed: int, latent: Latent, count: int, truncation: float | None) -> torch.Tensor:
+    """The first latents of a seed, as a generator draws them that has no network."""
+    facts = DataFacts(shape=(2,), value_range=None, num_classes=0)
+    of = TrainedGenerator(torch.nn.Identity(), latent, facts, 0, torch.device("cpu"), 0, truncation)
+    return torch.cat([z for _, z in zip(range(-(-count // 64)), of.latents(seed), strict=False)])[:count]
+
+
+@pytest.mark.parametrize(("loc", "scale"), [(0.0, 1.0), (3.0, 0.5), (-1.0, -2.0)])
+@pytest.mark.parametrize("threshold", [0.1, 0.7, 2.0])
+def test_truncated_latents_have_the_normal_distribution_without_its_tails(threshold, loc, scale):
+    latent = Latent(dim=16, distribution="normal", loc=loc, scale=scale)
+    plain, found = (latents(3, latent, 640, truncation) for truncation in (None, threshold))
+    n, cut = ((z.double() - loc) / scale for z in (plain, found))
+    assert cut.abs().max() <= threshold * (1 + 1e-6)
+    inside = n.abs() <= threshold * (1 - 1e-6)
+    assert torch.equal(found[inside], plain[inside])  # what was inside stays
+    again = cut[n.abs() > threshold]
+    for drawn in (cut.flatten(), again):
+        assert scipy.stats.kstest(drawn.numpy(), scipy.stats.truncnorm(-threshold, threshold).cdf).pvalue > 0.01
+    assert len(again.unique()) > 0.95 * len(again)
+
+
+def test_a_threshold_that_nothing_crosses_changes_nothing_and_a_tiny_one_leaves_the_mean():
+    latent = Latent(dim=16, distribution="normal", loc=2.0, scale=1.0)
+    assert torch.equal(latents(0, latent, 100, 40.0), latents(0, latent, 100, None))
+    assert torch.allclose(latents(0, latent, 100, 1e-9), torch.full((100, 16), 2.0))
+
+
+def test_truncated_samples_are_those_of_truncated_latents(conditional, tmp_path):
+    run, generator = f"run={conditional}", load_generator(conditional, [], torch.device("cpu"), "newest")
+    many = samples(run, "count=100", "truncation=0.5", "label=1", f"out={tmp_path / 'many'}")
+    z = latents(0, generator.latent, 64, 0.5)
+    assert np.array_equal(many[:64], generator(z, torch.ones(64, dtype=torch.int64)).numpy())
+    assert np.array_equal(samples(run, "count=3", "truncation=0.5", "label=1"), many[:3])
+    assert not np.allclose(samples(run, "count=3", "label=1"), many[:3])
+    assert many.std(axis=0).mean() < 0.7 * samples(run, "count=100", "label=1").std(axis=0).mean()
+    sheet = Image.open(sample(run, "truncation=0.5", "sheet=[0]", "interpolate=[0,1]", "label=null") / "sheet.png")
+    assert np.abs(cells(sheet, 1, CLASSES)[0, 1] - many[0, 0]).max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "constant"])
+def test_only_normal_latents_can_be_truncated(pattern, distribution):
+    config = yaml.safe_load((pattern / "config.yaml").read_text())
+    config["architecture"]["latent"]["distribution"] = distribution
+    (pattern / "config.yaml").write_text(yaml.safe_dump(config))
+    message = f"truncation=0.7: the latents of {pattern} are {distribution}; only normal ones can be truncated"
+    with pytest.raises(UserError, match=re.escape(message)):
+        sample(f"run={pattern}", "truncation=0.7")
+    assert not (pattern / "sampled").exists()
+
+
+# All classes, and from class to class
+
+
+def cells(sheet: Image.Image, rows: int, columns: int) -> np.ndarray:
+    """The samples (rows, columns, SIDE, SIDE) in the lower right of a grid with 12 pixels for each, and 2 between."""
+    pixels = np.asarray(sheet)[..., 0] / 255
+    found = np.empty((rows, columns, SIDE, SIDE))
+    height, width = pixels.shape
+    for row, column in np.ndindex(rows, columns):
+        top = height - (rows - row) * 14 + 2 + (12 - SIDE) // 2
+        left = width - (columns - column) * 14 + 2 + (12 - SIDE) // 2
+        found[row, column] = pixels[top : top + SIDE, left : left + SIDE]
+    return found
+
+
+def test_a_sheet_has_the_first_sample_of_each_seed_as_every_class(conditional, tmp_path):
+    out = sample(f"run={conditional}", "count=2", "sheet=[4,0,4,11]")
+    assert {p.name for p in out.iterdir()} == {"samples.npy", "grid.png", "sheet.png"}
+    found = cells(Image.open(out / "sheet.png"), 4, CLASSES)
+    for row, seed in enumerate((4, 0, 4, 11)):
+        for label in range(CLASSES):
+            words = (f"label={label}", f"seed={seed}", "count=1", f"out={tmp_path / 'own'}")
+            assert np.abs(found[row, label] - samples(f"run={conditional}", *words)[0, 0]).max() <= 0.51 / 255
+
+
+def test_a_way_from_class_to_class_gives_weights_to_both(conditional, tmp_path):
+    out = sample(f"run={conditional}", "seed=5", "interpolate_labels=[class_2,0]", "frames=3")
+    assert {p.name for p in out.iterdir()} == {
+        *("samples.npy", "grid.png", "label_interpolation.png", "label_interpolation.gif"),
+    }
+    generator = load_generator(conditional, [], torch.device("cpu"), "newest")
+    z, found = next(generator.latents(5))[:8], cells_of_way(out, columns=5)
+    one_hot = torch.eye(CLASSES)
+    for column, share in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        inputs = torch.cat([z, ((1 - share) * one_hot[2] + share * one_hot[0]).expand(8, -1)], dim=1)
+        with torch.no_grad():
+            expected = (generator.network.layers(inputs) + 1) / 2  # type: ignore[operator]
+        assert np.abs(found[:, column] - expected.view(8, SIDE, SIDE).numpy()).max() <= 0.51 / 255
+    for column, label in ((0, 2), (4, 0)):
+        own = samples(f"run={conditional}", "seed=5", "count=8", f"label={label}", f"out={tmp_path / 'own'}")
+        assert np.abs(found[:, column] - own[:, 0]).max() <= 0.52 / 255
+    with Image.open(out / "label_interpolation.gif") as gif:
+        frames = [np.asarray(frame.convert("RGB"))[..., 0] / 255 for frame in ImageSequence.Iterator(gif)]
+    assert len(frames) == 5
+    assert frames[0].shape == (SIDE, 8 * (SIDE + 2) - 2)
+    assert np.abs(frames[2][:, -SIDE:] - found[7, 2]).max() <= 1e-6
+
+
+def cells_of_way(out: Path, columns: int) -> np.ndarray:
+    """The samples of label_interpolation.png, whose rows have no names."""
+    pixels = np.asarray(Image.open(out / "label_interpolation.png"))[..., 0] / 255
+    tops = [len(pixels) - (8 - row) * (SIDE + 2) + 2 for row in range(8)]
+    lefts = [column * 14 + (12 - SIDE) // 2 for column in range(columns)]
+    return np.array([[pixels[t : t + SIDE, left : left + SIDE] for left in lefts] for t in tops])
+
+
+def test_a_way_through_several_classes_stops_at_each(conditional):
+    out = sample(f"run={conditional}", "interpolate_labels=[0,2,1,0]", "frames=0")
+    found = cells_of_way(out, columns=4)
+    assert np.array_equal(found[:, 0], found[:, 3])
+    for column, label in enumerate((0, 2, 1)):
+        expected = samples(f"run={conditional}", "count=8", f"label={label}")[:, 0]
+        assert np.abs(found[:, column] - expected).max() <= 0.52 / 255
+
+
+OWN = """
+import torch
+from gan_runner.networks import MLPGenerator
+
+class Numbers(MLPGenerator):
+    def forward(self, z, labels=None):
+        {line}
+        return super().forward(z, labels)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("labels = torch.eye(3)[labels]", "Numbers takes class numbers (B,) alone, and no weights over the classes"),
+        ("labels = (labels if labels.ndim == 1 else labels[:, 0].long())", "the weight 1 is not that class"),
+    ],
+)
+def test_a_generator_of_ones_own_that_takes_numbers_alone(conditional, tmp_path, monkeypatch, line, reason):
+    (tmp_path / f"own_{len(line)}.py").write_text(OWN.format(line=line))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = yaml.safe_load((conditional / "config.yaml").read_text())
+    config["architecture"]["generator"]["_target_"] = f"own_{len(line)}.Numbers"
+    (conditional / "config.yaml").write_text(yaml.safe_dump(config))
+    words = (f"run={conditional}", f"trust=[own_{len(line)}]")
+    with pytest.raises(UserError, match=rf"^interpolate_labels: .*{re.escape(reason)}"):
+        sample(*words, "interpolate_labels=[0,1]")
+    assert not (conditional / "sampled").exists()
+    assert (sample(*words, "sheet=[0]") / "sheet.png").is_file()
+
+
 # The command
 
 
@@ -262,6 +357,16 @@ def test_help_needs_no_torch(tmp_path):
         ("label=true", "label=true: the generator of RUN is unconditional"),
         ("label=''", "label: found ''"),
         ("label=0", "label=0: the generator of RUN is unconditional"),
+        ("interpolate_labels=[0,1]", "interpolate_labels=0: the generator of RUN is unconditional"),
+        ("interpolate_labels=[0]", "interpolate_labels: found ['0']"),
+        ("interpolate_labels=0", "interpolate_labels: found '0'"),
+        ("sheet=[0,1]", "sheet=[0, 1]: the generator of RUN is unconditional"),
+        ("sheet=[]", "sheet: found []"),
+        ("sheet=[-1]", "sheet.0: found -1"),
+        ("truncation=0", "truncation: found 0"),
+        ("truncation=-0.5", "truncation: found -0.5"),
+        ("truncation=nan", "truncation: found nan"),
+        ("truncation=inf", "truncation: found inf"),
         ("device=ddp", "device=ddp: this command is one process"),
         ("device=data_parallel", "device=data_parallel: this command is one process"),
         ("run=nowhere", "run=nowhere: is no run directory"),
@@ -281,6 +386,14 @@ def test_a_label_that_is_no_class(conditional, label):
     names = r"their names: 'class_0', 'class_1', 'class_2'"
     with pytest.raises(UserError, match=rf"label={label}: .* has the classes 0 to 2; {nearest}\({names}\)$"):
         sample(f"run={conditional}", f"label={label}")
+    assert not (conditional / "sampled").exists()
+
+
+def test_other_keys_that_name_classes_are_checked_too(conditional):
+    with pytest.raises(UserError, match=r"interpolate_labels=cat: .* has the classes 0 to 2; \(their names: 'class_0'"):
+        sample(f"run={conditional}", "interpolate_labels=[0,cat]")
+    with pytest.raises(UserError, match=re.escape("sheet=[0]: shows every class, and label=1 asks for one alone")):
+        sample(f"run={conditional}", "sheet=[0]", "label=1")
     assert not (conditional / "sampled").exists()
 
 

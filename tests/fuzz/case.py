@@ -15,7 +15,7 @@ class Case:
 
     kind: str
     number: int
-    command: str  # train, sample, evaluate, classifier, report
+    command: str  # train, sample, export, evaluate, classifier, report
     words: tuple[str, ...]
     about: str  # what is right or wrong with it
     expect: frozenset[int]  # the exit statuses that are right

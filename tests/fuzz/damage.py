@@ -69,6 +69,7 @@ OF_FILES: dict[str, Damage] = {
 COMMANDS = {
     "train": (["resume=run", "trainer.steps=5"], ["resume=stopped"], ["hydra.run.dir=run"]),
     "sample": (["run=run", "count=2"], ["run=labelled", "count=2", "checkpoint=best"]),
+    "export": (["run=run"], ["run=labelled", "format=onnx"]),
     "evaluate": (["run=run"], ["runs=run"], ["run=run", "metric=[pattern]", "metric.pattern.samples=5"]),
     "report": (["run=run"], ["runs=run"]),
 }
@@ -90,6 +91,8 @@ def damaged_run(rng: Random) -> tuple[Draft, str, Callable[[Path], None], set[in
                 damage(path)
 
     draft = Draft(command, [*words], {run} | ({"photos"} if run == "labelled" else set()), [run])
+    if command == "export":
+        draft.may_write = ["generator.pt2", "generator.onnx"]
     statuses = {COMPLETED, REFUSED}
     if words[0].startswith("runs") or what == "unreadable":  # one of several runs; a disk that takes nothing
         statuses.add(FAILED)

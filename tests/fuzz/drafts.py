@@ -214,6 +214,12 @@ def sampling(rng: Random) -> Draft:
     draft.set(run=run, count=values.typed(rng.choice([1, 2, 9]), int, rng))
     if run == "labelled" and rng.random() < 0.5:
         draft.set(label=rng.choice([0, 1, 2]))
+    elif run == "labelled" and rng.random() < 0.5:
+        draft.set(sheet=rng.choice(["[0]", "[5,0]"]))
+    if run == "labelled" and rng.random() < 0.3:
+        draft.set(interpolate_labels=rng.choice(["[cat,dog]", "[0,2,1]", "[owl, 1]"]))
+    if run == "labelled" and rng.random() < 0.3:  # the latents of the other run are constant
+        draft.set(truncation=rng.choice(["null", "0.7", "2", "1e-3"]))
     if rng.random() < 0.5:
         draft.set(columns=rng.choice([1, 3, 100]), seed=rng.choice([0, 5]))
     if rng.random() < 0.4:
@@ -225,6 +231,22 @@ def sampling(rng: Random) -> Draft:
         out = rng.choice(["samples", "a/b", "'x y'", "s.1"])
         draft.set(out=out)
         draft.may_write[-1] = out.strip("'").split("/")[0]
+    return draft
+
+
+def exporting(rng: Random) -> Draft:
+    """A run's generator as one file."""
+    run, (form, ending) = rng.choice(["run", "labelled"]), rng.choice([("torch", "pt2"), ("onnx", "onnx")])
+    draft = Draft("export", needs={run}, may_write=[f"generator.{ending}"])
+    draft.set(run=run)
+    if form == "onnx" or rng.random() < 0.5:
+        draft.set(format=form)
+    if rng.random() < 0.3:
+        draft.set(checkpoint=rng.choice(["newest", "best"]))
+    if rng.random() < 0.5:
+        out = rng.choice(["a", "a/b", "1.10"])
+        draft.set(out=f"{out}.{ending}")
+        draft.may_write[-1] = "a" if out == "a/b" else f"{out}.{ending}"
     return draft
 
 
@@ -270,7 +292,7 @@ def classifying(rng: Random) -> Draft:
 
 def printing(rng: Random) -> Draft:
     """What only prints."""
-    command = rng.choice(["train", "train", "sample", "evaluate", "classifier", "report"])
+    command = rng.choice(["train", "train", "sample", "export", "evaluate", "classifier", "report"])
     draft = Draft(command, prints_only=True)
     shown = ["job", "hydra", "all"]
     info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]

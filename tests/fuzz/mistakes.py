@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from gan_runner.commands.classifier import ClassifierSettings
 from gan_runner.commands.evaluate import EvaluateSettings
+from gan_runner.commands.export import ExportSettings
 from gan_runner.commands.report import ReportSettings
 from gan_runner.commands.sample import SampleSettings
 from gan_runner.config.schema import Config
@@ -18,6 +19,7 @@ from tests.fuzz.drafts import Draft
 SCHEMA: dict[str, type[BaseModel]] = {
     "train": Config,
     "sample": SampleSettings,
+    "export": ExportSettings,
     "evaluate": EvaluateSettings,
     "classifier": ClassifierSettings,
     "report": ReportSettings,
@@ -32,6 +34,7 @@ OF_TRAIN = ("dataset", "architecture", "loss", "regularizer", "optimizer", "trai
 GROUPS_OF = {
     "train": OF_TRAIN,
     "sample": ("device",),
+    "export": (),
     "evaluate": ("device", "metric"),
     "classifier": ("dataset", "device"),
     "report": (),
@@ -69,7 +72,8 @@ def missing_key(draft: Draft, rng: Random) -> Planted:
     if draft.has("resume"):  # there it stands for the run's own
         return None
     needed = {"train": ["trainer.steps", "trainer", "loss", "seed", "device", "optimizer.schedule", "trust", "dataset"]}
-    deleted = rng.choice(needed.get(draft.command, ["device"] if draft.command in ("sample", "evaluate") else ["runs"]))
+    needed |= {"sample": ["device"], "evaluate": ["device"], "export": ["format"]}
+    deleted = rng.choice(needed.get(draft.command, ["runs"]))
     if any(word.partition("=")[0].startswith(deleted) for word in draft.words):
         return None
     draft.words.append(f"~{deleted}")
@@ -263,7 +267,7 @@ def grammar(draft: Draft, rng: Random) -> Planted:
     if of_training and (draft.command != "train" or draft.has("resume")):
         return None
     name = word.partition("=")[0]
-    if word.startswith("seed") and draft.command == "report":
+    if word.startswith("seed") and draft.command in ("report", "export"):
         return None
     draft.words[:] = [other for other in draft.words if other.partition("=")[0] != name]
     draft.words.insert(rng.randint(0, len(draft.words)), word.replace("\x00", "\ufffd"))  # no program can be given NUL

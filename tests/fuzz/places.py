@@ -37,6 +37,7 @@ def input_path(draft: Draft, rng: Random) -> Planted:
     keys = {
         "train": ["resume", "fork_from", "dataset.root", "--config-dir", "evaluation.extractor"],
         "sample": ["run"],
+        "export": ["run"],
         "evaluate": ["run", "runs", "dataset.root", "evaluation.extractor"],
         "classifier": ["dataset.root"],
         "report": ["run", "runs"],
@@ -68,13 +69,14 @@ def input_path(draft: Draft, rng: Random) -> Planted:
 
 def output_path(draft: Draft, rng: Random) -> Planted:
     """A path to which nothing can be written."""
-    keys = {"train": ["hydra.run.dir"], "sample": ["out"], "classifier": ["out"]}
+    keys = {"train": ["hydra.run.dir"], "sample": ["out"], "export": ["out"], "classifier": ["out"]}
     if draft.command not in keys or draft.has("resume"):
         return None
     key, path = rng.choice(keys[draft.command]), rng.choice(UNWRITABLE)
     draft.needs |= _odd_needs(path)
-    if draft.command == "classifier" and path.endswith(("/x", "/y")):
-        path += ".safetensors"
+    endings = {"classifier": ".safetensors", "export": ".pt2" if draft.value("format") != "onnx" else ".onnx"}
+    if path.endswith(("/x", "/y")):
+        path += endings.get(draft.command, "")
     if path == "/dev/null" and draft.command == "classifier":
         return None
     draft.put(key, path)

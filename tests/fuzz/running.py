@@ -28,8 +28,11 @@ LIMIT = 60.0  # seconds that a case may take
 MEMORY = 12 * 2**30  # bytes of address space; a fork has 4 GiB of them from the start
 GRACE = 5.0  # seconds in which what it has started has to end after it
 WARM = (
-    *(f"gan_runner.commands.{name}" for name in ("train", "sample", "evaluate", "classifier", "report", "sweep")),
-    *(f"gan_runner.{name}" for name in ("train", "sample", "evaluate", "classifier", "report")),
+    *(
+        f"gan_runner.commands.{name}"
+        for name in ("train", "sample", "export", "evaluate", "classifier", "report", "sweep")
+    ),
+    *(f"gan_runner.{name}" for name in ("train", "sample", "export", "evaluate", "classifier", "report")),
     "matplotlib.pyplot",
     "scipy.stats",
     "torch._dynamo",

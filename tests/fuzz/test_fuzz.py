@@ -58,7 +58,7 @@ def test_a_tree_is_the_same_each_time(tmp_path):
 
 def test_every_kind_of_case_comes_up():
     made = [commands.make(number) for number in range(1000)]
-    assert {case.command for case in made} == {"train", "sample", "evaluate", "classifier", "report"}
+    assert {case.command for case in made} == {"train", "sample", "export", "evaluate", "classifier", "report"}
     assert {0, 2} <= {status for case in made for status in case.expect if len(case.expect) == 1}
     assert sum(case.expect == {2} for case in made) > 400
     assert sum(case.expect == {0} for case in made) > 100

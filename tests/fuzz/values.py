@@ -16,7 +16,19 @@ from gan_runner.config.schema import Config
 Bounds = dict[str, float]  # gt, ge, lt, le
 
 # Keys that hold a path or a name: what is typed for them is text, whatever it looks like.
-TEXT = ("name", "resume", "fork_from", "run", "runs", "out", "root", "extractor", "trust", "label")
+TEXT = (
+    "name",
+    "resume",
+    "fork_from",
+    "run",
+    "runs",
+    "out",
+    "root",
+    "extractor",
+    "trust",
+    "label",
+    "interpolate_labels",
+)
 NOT_A_NUMBER = (
     "many", "''", "'2'", "[]", "[1]", "{}", "{a: 1}", "true", "nan", "???", "２", "1.2.3", "0x10", "1e", "--1",
 )  # fmt: skip

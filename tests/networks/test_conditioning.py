@@ -63,6 +63,34 @@ def test_every_family_of_generators_has_both_ways(name, way):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "way"), [("r3gan", None), *((name, way) for name in SHAPES for way in ("concatenation", "batch_norm"))]
+)
+def test_every_family_of_generators_takes_weights_over_the_classes(name, way):
+    if name == "r3gan":
+        few = {"widths": [8, 8, 4], "group_width": 4}
+        generator, _, latent_dim = networks(name, (1, 16, 16), num_classes=3, generator=few, discriminator=few)
+    else:
+        of_mlp = {"normalization": "batch"} if name == "mlp_tanh" else {}
+        generator, _, latent_dim = conditional(name, of_generator=way, **of_mlp)
+    generator.eval()
+    z, numbers = torch.randn(4, latent_dim), torch.tensor([0, 2, 1, 2])
+    assert torch.allclose(generator(z, torch.eye(3)[numbers]), generator(z, numbers), atol=1e-5)
+    halves = torch.tensor([[0.5, 0.5, 0.0]]).expand(4, 3)
+    ends = [generator(z, torch.full((4,), number)) for number in (0, 1)]
+    assert all((generator(z, halves) - end).abs().max() > 1e-7 for end in ends)
+
+
+def test_of_weights_an_embedding_makes_the_weighted_sum():
+    norm = ClassBatchNorm(2, 3, spatial=False).eval()
+    with torch.no_grad():
+        norm.gain.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        norm.bias.weight.copy_(torch.tensor([[0.0, 10.0], [20.0, 30.0], [40.0, 50.0]]))
+    x, weights = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.25, 0.75, 0.0]])
+    expected = torch.tensor([[0.25 * 1 + 0.75 * 3 + 0.75 * 20, -(0.25 * 2 + 0.75 * 4) + 0.25 * 10 + 0.75 * 30]])
+    assert torch.allclose(norm(x, weights), expected, atol=1e-4)
+
+
 def test_null_is_what_each_family_did_before_there_was_a_choice():
     for name in SHAPES:
         before = ("batch_norm", "projection") if name == "resnet" else ("concatenation", "concatenation")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_runner.errors import UserError
 from gan_runner.networks import R3GANDiscriminator, R3GANGenerator
+from gan_runner.networks.conditioning import ClassEmbedding
 from gan_runner.networks.r3gan import Block, Resample
 from gan_runner.runs.generator import load_generator
 from tests.networks.conftest import parameters
@@ -111,7 +112,7 @@ def test_the_first_map_is_scaled_by_the_latent():
 def test_nothing_normalizes():
     for network in (R3GANGenerator(3, (1, 32, 32), 3, **SMALL), R3GANDiscriminator((1, 32, 32), 3, **SMALL)):
         kinds = {type(module) for module in network.modules() if not list(module.children())}
-        assert kinds <= {nn.Conv2d, nn.Linear, nn.LeakyReLU, nn.Embedding, nn.Flatten, Resample}
+        assert kinds <= {nn.Conv2d, nn.Linear, nn.LeakyReLU, nn.Embedding, ClassEmbedding, nn.Flatten, Resample}
 
 
 @pytest.mark.parametrize(
