@@ -118,7 +118,8 @@ def _match(used: list[Image], colours: np.ndarray, names: list[str] | None, chan
     for image in used:
         red, green, blue = image.colour
         right = np.array(image.colour if channels == 3 else [0.299 * red + 0.587 * green + 0.114 * blue])
-        near = [i for i in left if np.abs(colours[i] - right).max() <= TOLERANCE]
+        distance = np.abs(colours - right).max(axis=1)
+        near = sorted((i for i in left if distance[i] <= TOLERANCE), key=distance.__getitem__)
         same = [i for i in near if names is None or names[i] == image.label]
         if not near:
             yield f"the picture of {image.colour} is not found: {os.path.splitext(image.name)[1]}"
