@@ -77,6 +77,12 @@ class ImageAugmentation(Augmentation):
         raise NotImplementedError
 
 
+def refuse_repeated(policy: Sequence[str]) -> None:
+    """UserError for a policy that names a change twice."""
+    if twice := [name for name in policy if policy.count(name) > 1]:
+        raise UserError(f"augmentation.policy: found {twice[0]} twice; allowed: each once")
+
+
 class DiffAugment(ImageAugmentation):
     """Differentiable augmentation (Zhao et al. 2020): each image is changed by all that the policy names, in turn."""
 
@@ -87,6 +93,7 @@ class DiffAugment(ImageAugmentation):
         value_range: Range | None,
     ) -> None:
         super().__init__(shape, value_range)
+        refuse_repeated(policy)
         changes = {"color": (jitter_color, 3), "translation": (translate, 2), "cutout": (cut_out, 2)}
         self.policy = [changes[name][0] for name in policy]
         self.uniforms = sum(changes[name][1] for name in policy)
@@ -135,9 +142,9 @@ def cut_out(x: Tensor, uniform: Numbers) -> Tensor:
 class ADA(ImageAugmentation):
     """Adaptive discriminator augmentation (Karras et al. 2020): each change is made with probability p.
 
-    p follows the sign of D's logits of real samples, whose mean r nears 1 where D overfits: after every `interval`
-    updates it is raised if r is above `target` and lowered if not, by as much as takes it from 0 to 1 in so many
-    `images`.
+    p follows the sign of D's logits of real samples, whose mean r nears 1 where D overfits: every `interval` updates it
+    rises if r is above `target`, and falls if r is below. One change is batch size · `interval` / `images`, so that p
+    needs `images` real images to go from 0 to 1.
     """
 
     adapts = ("probability", "sign", "updates")
@@ -153,6 +160,7 @@ class ADA(ImageAugmentation):
         batch_size: int,
     ) -> None:
         super().__init__(shape, value_range)
+        refuse_repeated(policy)
         if "color" in policy and shape[0] not in (1, 3):
             raise UserError(
                 f"augmentation.policy: color needs images of 1 or 3 channels, but the dataset's have {shape[0]}; "

@@ -35,6 +35,7 @@ class Batches:
     num_classes: int  # that the networks are conditioned on, 0: none
     regularizers: Mapping[str, Regularizer]
     augmentation: Augmentation | None
+    pairs: bool  # whether the generator's loss sees real samples
     seed: int
     size: int  # of the global batch
     share: slice  # this process's part of it
@@ -49,15 +50,16 @@ class Batches:
         self.seed_networks(step)
         noise, k = self._noise(step), self.discriminator_steps
         augmented = self._augmented(step)
+        without_real = not self.pairs  # then the generator's loss sees no real samples
         numbers = range((step - 1) * k, step * k)
         updates = [augmented(self._for_discriminator(number, *next(noise))) for number in numbers]
         last = updates[-1]
         if step <= self.generator_start:
             return StepBatch(updates, None)
         if self.reuse_noise:
-            return StepBatch(updates, augmented(last._replace(uniform=None, due=())))
+            return StepBatch(updates, augmented(last._replace(uniform=None, due=()), without_real))
         z, fake_labels = next(noise)
-        return StepBatch(updates, augmented(UpdateBatch(last.real, z, last.real_labels, fake_labels)))
+        return StepBatch(updates, augmented(UpdateBatch(last.real, z, last.real_labels, fake_labels), without_real))
 
     def _for_discriminator(self, number: int, z: Tensor, fake_labels: Tensor | None) -> UpdateBatch:
         """The batch of the discriminator's update `number` = 0, 1, …"""
@@ -72,11 +74,11 @@ class Batches:
         most = max(self.regularizers[name].uniforms for name in due)
         return self._mine(torch.rand(self.size, most, generator=rng(self.seed, "uniform", number)))
 
-    def _augmented(self, step: int) -> Callable[[UpdateBatch], UpdateBatch]:
+    def _augmented(self, step: int) -> Callable[..., UpdateBatch]:
         """Adds to one update of `step` after another what its augmentation needs: fresh numbers for each sample."""
         augmentation = self.augmentation
         if augmentation is None:
-            return lambda update: update
+            return lambda update, without_real=False: update
         numbers = rng(self.seed, "augmentation", step)
         strength = self._mine(torch.full((self.size,), augmentation.strength(step)))
 
@@ -85,7 +87,11 @@ class Batches:
             normal = torch.randn(self.size, augmentation.normals, generator=numbers)
             return self._mine(torch.cat([uniform, normal], dim=1))
 
-        return lambda update: update._replace(real_drawn=drawn(), fake_drawn=drawn(), strength=strength)
+        def add(update: UpdateBatch, without_real: bool = False) -> UpdateBatch:
+            fake, real = drawn(), None if without_real else drawn()
+            return update._replace(real_drawn=real, fake_drawn=fake, strength=strength)
+
+        return add
 
     def _noise(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Latents, and labels drawn at random, for one update of `step` after another."""

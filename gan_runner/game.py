@@ -1,4 +1,4 @@
-"""What the two networks play for: both losses, as terms for each sample.
+"""Both losses, one term for each sample.
 
 They are written in terms of two callables, generator(z[, labels]) -> samples and discriminator(x[, labels]) -> logits,
 so that the same arithmetic can be differentiated in several ways (gan_runner/step.py, gan_runner/functional.py).
@@ -21,7 +21,7 @@ from gan_runner.regularizers import Batch, DiscriminatorFunction, Regularizer
 
 Network: TypeAlias = "nn.Module | DiscriminatorFunction"
 Terms = dict[str, Tensor]  # of a loss, one for each sample (B,), and the logits that they come from
-Judged = tuple[Tensor, "Tensor | None"]  # samples, and their logits where they are known
+Seen = tuple[Tensor, "Tensor | None"]  # what the discriminator sees, and its logits where they are known
 
 
 class UpdateBatch(NamedTuple):
@@ -36,17 +36,17 @@ class UpdateBatch(NamedTuple):
     real_drawn: Tensor | None = None  # (B, …) random numbers for the augmentation; None where it takes none
     fake_drawn: Tensor | None = None
     strength: Tensor | None = None  # (B,) of the augmentation
-    adapted: dict[str, dict[str, Tensor]] | None = None  # (B,) of what adapts: its numbers, by its key and their name
+    adapted: dict[str, dict[str, Tensor]] | None = None  # the adapted numbers by key and name, each repeated to (B,)
 
 
 @dataclass(frozen=True)
 class Game:
-    """What the two networks play for."""
+    """The loss, the penalties, the augmentation, and how they are applied."""
 
     loss: Loss
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
     augmentation: Augmentation | None = None  # of all that the discriminator sees
-    packing: int = 1  # so many samples are one input of the discriminator
+    packing: int = 1  # how many samples are one input of the discriminator
     separate: bool = False  # one optimizer step each on real and fake samples, not one on both
     concatenated: bool = False  # real and fake samples go through the discriminator as one batch
     auxiliary_weight: float | None = None  # of the class losses; None: the discriminator does not tell classes
@@ -152,8 +152,8 @@ def _run(game: Game, network: Network, inputs: Tensor, labels: Tensor | None, **
         return apply(network, inputs, labels, **keywords).float()
 
 
-def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Judged, fake: Judged) -> Terms:
-    """Those that are due."""
+def _penalties(game: Game, discriminator: Network, batch: UpdateBatch, real: Seen, fake: Seen) -> Terms:
+    """The penalties (B,) that are due, by name."""
     penalties: Terms = {}
     for name in batch.due:
         assert batch.uniform is not None

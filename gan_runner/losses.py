@@ -56,6 +56,7 @@ class Minimax(Loss):
     """
 
     density_ratio = True
+    label_smoothing = 0.0  # of a subclass without it
 
     def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None) -> None:
         # Runs of earlier versions lack the key.

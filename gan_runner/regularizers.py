@@ -122,7 +122,9 @@ class DRAGAN(Regularizer):
 class LeCam(Regularizer):
     """E(D(x) − α_F)² + E(D(G(z)) − α_R)², for little data (Tseng et al. 2021, arXiv:2104.03310, equation 7).
 
-    α_R and α_F are moving averages of the logits of real and of fake samples: α ← decay · α + (1 − decay) · mean.
+    α_R and α_F are moving averages of the logits of real and of fake samples: α ← decay · α + (1 − decay) · mean. The
+    authors' code squares max(0, D(x) − α_F) and max(0, α_R − D(G(z))), with averages that include this update, and
+    begins later in the run.
     """
 
     compares = True

@@ -99,7 +99,7 @@ class State:
     ) -> None:
         self.generator, self.discriminator, self.average = generator, discriminator, average
         self.penalties: dict[str, Tensor] = {}  # weighted means; a lazy one is not computed at each step
-        self.adaptive: dict[str, dict[str, Tensor]] = {}  # what adapts has come to, by its key and the number's name
+        self.adaptive: dict[str, dict[str, Tensor]] = {}  # what augmentation and penalties adapt, by key and name
         self.step = 0  # how many steps were taken
         self.members: int | None = None  # how many runs are stacked; None: this is one
         self.evolution: list[Tensor] = []  # for vectors: one sample from fixed noise at each sampled step

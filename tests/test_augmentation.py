@@ -378,7 +378,7 @@ class ByHand:
         for update in range(2):
             real, _ = self.data.batch(2 * number - 2 + update, 8, 0)
             fake = self.generator(torch.randn(8, 4, generator=noise)).detach()
-            real, fake = self.augmented(real, stream), self.augmented(fake, stream)
+            fake, real = self.augmented(fake, stream), self.augmented(real, stream)
             logits = self.discriminator(real)
             real.requires_grad_()
             (slope,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
@@ -389,7 +389,6 @@ class ByHand:
                 higher = sum(self.signs[-3:]) / 3 > -0.1
                 self.p = min(1.0, max(0.0, self.p + (0.2 if higher else -0.2)))  # 8·3 images of 120
         fake = self.generator(torch.randn(8, 4, generator=noise))
-        self.augmented(fake, stream)  # of real samples, which this loss does not look at
         fake = self.augmented(fake, stream)
         self.descend(self.generator, F.softplus(-self.discriminator(fake)).mean())
         self.probabilities.append(self.p)
@@ -433,12 +432,12 @@ def test_real_fake_and_each_update_have_numbers_of_their_own(folder):
         for number in (1, 2, 1):
             drawn = batches.at(number)
             assert drawn.generator is not None
-            for update in (*drawn.discriminator, drawn.generator):
-                assert update.real_drawn is not None
-                assert update.fake_drawn is not None
-                seen += [update.real_drawn.flatten().tolist(), update.fake_drawn.flatten().tolist()]
-        assert len(set(map(tuple, seen[:8]))) == 8
-        assert seen[8:] == seen[:4]  # of seed and step alone
+            assert drawn.generator.real_drawn is None  # which its loss does not see
+            (update,) = drawn.discriminator
+            numbers = (update.real_drawn, update.fake_drawn, drawn.generator.fake_drawn)
+            seen += [drawn.flatten().tolist() for drawn in numbers if drawn is not None]
+        assert len(set(map(tuple, seen[:6]))) == 6
+        assert seen[6:] == seen[:3]  # of seed and step alone
 
 
 def test_a_paired_loss_sees_augmented_real_samples():
@@ -491,3 +490,17 @@ def test_a_run_that_is_extended_stays_without_instance_noise(tmp_path, refused):
     longer = [word.replace("steps=4", "steps=8") for word in words]
     assert "(augmentation.steps)" in refused(f"hydra.run.dir={tmp_path / 'run'}", *longer)
     assert train(tmp_path / "run", *longer, "augmentation.steps=4") == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "augmentation=ada augmentation.policy=[blit,color,blit]",
+        "augmentation=diffaugment augmentation.policy=[color,color]",
+    ],
+)
+def test_a_policy_has_each_change_once(words, refused, tmp_path):
+    images = write_images(tmp_path / "images")
+    said = refused("dataset=images", f"dataset.root={images}", "dataset.size=8", "trainer.batch_size=4", *words.split())
+    assert "augmentation.policy: found" in said
+    assert "twice; allowed: each once" in said

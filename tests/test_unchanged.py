@@ -8,13 +8,15 @@ what that commit sampled from it (`count=4`) and logged when it went on to step 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from gan_runner.runs.directory import read_run
 from tests.compare_checkouts import LOSSES, VARIANTS, losses_of, words_of
-from tests.training import rows, write_images
+from tests.training import rows, status, write_images
 
 DATA = Path(__file__).parent / "data"
 EXPECTED = json.loads((DATA / "old_run_expected.json").read_text())
@@ -42,6 +44,45 @@ def test_a_run_of_an_earlier_version_goes_on(old_run, typed):
     logged = [row for row in rows(old_run) if row["step"] > 20]
     for ours, theirs in zip(logged, EXPECTED["rows"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def without_newer_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as the first version wrote it."""
+    old = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
+    for name in ("augmentation", "observer"):
+        del old[name]
+    for section, names in {
+        "dataset": ("size", "samples", "samples_seed"),
+        "trainer": ("packing", "weight_clip", "auxiliary_weight"),
+        "evaluation": ("real",),
+        "loss": ("label_smoothing",),
+    }.items():
+        for name in names:
+            del old[section][name]
+    return old
+
+
+def test_a_run_on_digits_and_a_sweep_of_an_earlier_version_go_on_by_their_own_commands(gan_train):
+    words = [
+        *("dataset=mnist", f"dataset.root={DATA / 'mnist'}", "architecture=mlp_layernorm", "metric=[]", "doctor=none")
+    ]
+    words += ["trainer.batch_size=4", "device=cpu"]
+    sweep = Path("outputs/sweep/sweep.json")
+    for command, run in (
+        ([*words, "hydra.run.dir=run"], Path("run")),
+        (["-m", *words, "name=sweep", "seed=3,4"], Path("outputs/sweep/seed-4")),
+    ):
+        assert gan_train(*command, "trainer.steps=2").returncode == 0
+        for path in run.parent.glob(f"{run.name[:-1]}?/config.yaml"):
+            path.write_text(yaml.safe_dump(without_newer_keys(yaml.safe_load(path.read_text()))))
+        if sweep.exists():
+            content = json.loads(sweep.read_text())
+            for job in content["jobs"].values():
+                job["config"] = without_newer_keys(job["config"])
+            sweep.write_text(json.dumps(content))
+        ended = gan_train(*command, "trainer.steps=4")
+        assert ended.returncode == 0, ended.stderr
+        assert status(run)["step"] == 4
 
 
 def test_a_run_of_an_earlier_version_goes_on_by_its_own_command(old_run, typed):

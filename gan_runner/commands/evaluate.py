@@ -170,7 +170,7 @@ def table_of_one(report: Report) -> Table:
         "better",
         "N",
         "real",
-        "a perfect sampler is",
+        "perfect sampler from",
         "extractor",
     ]
     rows = []

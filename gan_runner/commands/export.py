@@ -81,8 +81,8 @@ def write_export(plain: Mapping[str, Any]) -> Path:
             difference = max(largest_difference(loaded, generator, count) for count in (1, SAMPLE_BATCH))
     except Exception as error:  # the generator may be a user's own
         raise UserError(
-            f"format={settings.format}: {name} cannot be exported: {one_line(error).split('; ')[0]} (what it does must "
-            f"not depend on values, nor on the number of samples: z.shape[0] is any number, len(z) the one tried)"
+            f"format={settings.format}: {name} cannot be exported: {one_line(error).split('; ')[0]} (its forward may "
+            f"not branch on values, and must take the number of samples from z.shape[0], not from len(z))"
         ) from error
     if not difference <= TOLERANCE:
         raise UserError(
@@ -151,10 +151,8 @@ def any_number(inputs: Inputs) -> tuple[dict[int, Any], ...]:
 
 def program(generator: TrainedGenerator) -> ExportedProgram:
     """The generator as a graph of torch's own operations."""
-    network, inputs = (
-        InDataUnits(generator.network.requires_grad_(False), generator.facts).eval(),
-        inputs_of(generator, 2),
-    )
+    network = InDataUnits(generator.network.requires_grad_(False), generator.facts).eval()
+    inputs = inputs_of(generator, 2)
     with torch.no_grad():
         return torch.export.export(network, inputs, dynamic_shapes=any_number(inputs))
 

@@ -55,7 +55,8 @@ def watch_from_main(training: Training, measures: Measures, directory: RunDirect
     periods = _periods(training, own_periods.values())
 
     grid_kind: Callable[..., Grids] = Grids
-    if isinstance(training.dataset, Gaussian1D) and settings.packing == 1:  # else D is no function of one number
+    is_plain = settings.packing == 1 and training.game.augmentation is None  # else D sees other numbers than the data's
+    if isinstance(training.dataset, Gaussian1D) and is_plain:
         grid_kind = partial(Theory, real_target=training.game.loss.real_target)
     shape = (settings.sample_rows, settings.sample_columns)
     grids = grid_kind(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_runner import pictures
 from gan_runner.config.schema import Latent
-from gan_runner.errors import UserError, last_line
+from gan_runner.errors import UserError, type_and_message
 from gan_runner.runs.generator import SAMPLE_BATCH, TrainedGenerator
 
 _ROWS = 8  # of a way from class to class: so many samples of the seed
@@ -67,7 +67,7 @@ def refuse_numbers_alone(generator: TrainedGenerator, z: Tensor, classes: Sequen
         found = in_batches(generator, z, F.one_hot(numbers, generator.num_classes).float())
         reason = "" if torch.allclose(found, expected, atol=1e-3) else "a class with the weight 1 is not that class"
     except Exception as error:
-        reason = last_line(error)
+        reason = type_and_message(error)
     if reason:
         raise UserError(
             f"interpolate_labels: {type(generator.network).__name__} takes class numbers (B,) alone, and no weights "

@@ -62,8 +62,8 @@ def refuse_bad_yaml(file: Path, group: str) -> None:
             raise UserError(f"{here}: found {name.value}; in YAML, {inner} is indented below `{section}:`")
         if key in sections and isinstance(value, yaml.ScalarNode) and not _stands_for_keys(value.value):
             raise UserError(
-                f"{here}: {key} has keys below it, and found is '{value.value}'; is a colon missing, or is "
-                f"`defaults: [override /{key}: …, _self_]` meant?"
+                f"{here}: found {key}: {value.value}, but {key} has keys of its own; is a colon missing, or did you "
+                f"mean `defaults: [override /{key}: …, _self_]`?"
             )
         if key in seen:
             raise UserError(f"{here}: {key} is there twice")

@@ -140,7 +140,7 @@ class ArrayDataset(Dataset):
     def _keep_part(self, samples: int, seed: int) -> None:
         count = len(self._data)
         if samples > count:
-            raise UserError(f"dataset.samples is {samples}; the data are {count}")
+            raise UserError(f"dataset.samples is {samples}; allowed: at most {count}, all of the data")
         chosen = torch.randperm(count, generator=rng(seed, "part"))[:samples].sort().values
         self._data = self._data[chosen]
         self.remarks.append(f"{samples:,} of {count:,} are used, chosen at random by dataset.samples_seed={seed}")

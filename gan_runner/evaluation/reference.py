@@ -39,7 +39,7 @@ def read_reference(
         limit = min(most, limit or most)
     of_training, of_held_out = (most, limit) if against_held_out else (limit, most)
     if against_held_out and any(metric.seeks_copies for metric in metrics):
-        of_training = None
+        of_training = None if limit is None else max(most, limit)
     training = _read(dataset, of_training, endless=most, seed=0)
     held_out = _read(source, of_held_out, endless=most, seed=1)
     origin = "fresh samples" if source is dataset else "data held out from training"

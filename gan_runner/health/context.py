@@ -54,8 +54,10 @@ class RuleContext:
     @property
     def stronger_penalty(self) -> str:
         """The override that adds a gradient penalty, or multiplies its weight by ten."""
-        weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in self.game.regularizers.items())
-        return next(weights, "regularizer=r1")
+        chosen = self.game.regularizers
+        slopes = {name: r for name, r in chosen.items() if not r.compares}
+        weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in slopes.items())
+        return next(weights, f"regularizer=[{','.join([*chosen, 'r1'])}]" if chosen else "regularizer=r1")
 
     def lower_rate(self, network: str) -> str:
         """The override that divides a network's learning rate by ten."""

@@ -92,9 +92,8 @@ def discriminator_saturated(context: RuleContext, history: History) -> Diagnosis
     sure, scores = context.limits.sure, history.recent("score/real")
     if not (context.trains_generator and context.game.loss.density_ratio and len(scores)):
         return None
-    if (real := np.median(scores)) < sure * context.game.loss.real_target or (
-        fake := np.median(history.recent("score/fake"))
-    ) > 1 - sure:
+    real, fake = np.median(scores), np.median(history.recent("score/fake"))
+    if real < sure * context.game.loss.real_target or fake > 1 - sure:
         return None
     evidence = f"D(x) = {real:.4f} and D(G(z)) = {fake:.2g} (medians)"
     norms = history.all_values("gradient_norm/generator")
@@ -131,8 +130,8 @@ def collapse(context: RuleContext, history: History) -> Diagnosis:
     cause = "whatever pleases the discriminator now is worth more to the generator than variety"
     tries = [context.stronger_penalty]
     adapts = context.game.augmentation is not None and context.game.augmentation.adapts
-    pairs = context.game.loss.paired or context.game.separate or adapts  # or cannot
-    tries += [] if pairs else ["loss=relativistic"]
+    can_pair = not (context.game.loss.paired or context.game.separate or adapts)
+    tries += ["loss=relativistic"] if can_pair else []
     labelled = context.dataset.num_classes and context.config.trainer.packing == 1
     tries += ["architecture.conditional=true"] if labelled else []
     generator, discriminator = context.learning_rates["generator"], context.learning_rates["discriminator"]
@@ -166,8 +165,8 @@ def missing_variety(context: RuleContext, history: History) -> Iterator[str]:
 
 def fixed_point(context: RuleContext, history: History) -> Diagnosis:
     """The losses say that the discriminator cannot tell real from fake, and yet the samples are wrong."""
-    if (wrong := wrong_samples(context, history)) is None:
-        return None
+    if context.game.weight_clip is not None or (wrong := wrong_samples(context, history)) is None:
+        return None  # clipped weights keep all logits small
     losses = {name: history.recent(f"loss/{name}") for name in context.reference_losses}
     means = {name: fmean(values) if len(values) else math.inf for name, values in losses.items()}
     limit = context.limits.tolerance
@@ -182,6 +181,8 @@ def fixed_point(context: RuleContext, history: History) -> Diagnosis:
 def discriminator_blind(context: RuleContext, history: History) -> Diagnosis:
     """The logits hardly depend on the input, although the samples are wrong."""
     spreads = history.recent("logits/std")
+    if context.game.weight_clip is not None:  # clipped weights keep all logits small
+        return None
     if not len(spreads) or spreads.max() > context.limits.blind or not (wrong := wrong_samples(context, history)):
         return None
     evidence = f"logits of real and generated samples together spread by {spreads[-1]:.1g}, although {wrong}"

@@ -80,9 +80,7 @@ class Layers(nn.Sequential):
 
 def logits_of(outputs: Tensor, classes: bool) -> Tensor:
     """Of a discriminator's outputs (B, 1 + K) the first, its logits (B,); with `classes` all of them."""
-    if classes:
-        return outputs
-    return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs[:, 0]
+    return outputs if classes else outputs[:, 0]
 
 
 def split_labels(conditioning: GeneratorConditioning | None, num_classes: int) -> tuple[int, int]:

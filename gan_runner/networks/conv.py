@@ -105,7 +105,9 @@ class ConvGenerator(nn.Module):
                 f"but the dataset's are {image_size[0]}×{image_size[1]}"
             )
 
-        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, True, in_norms)
+        style = LayerStyle(
+            activation, negative_slope, normalization, normalize, dropout, spatial=True, num_classes=in_norms
+        )
         channels = seed.channels
         modules = [
             style.normalize_weights(nn.Linear(latent_dim + self.concatenated, channels * seed.height * seed.width)),

@@ -77,7 +77,7 @@ class LayerStyle:
         return build[name]()
 
     def batch_norm(self, features: int) -> nn.Module:
-        """Batch norm of so many features."""
+        """Batch norm, by class if there are any."""
         if self.num_classes:
             return ClassBatchNorm(features, self.num_classes, self.spatial)
         return nn.BatchNorm2d(features) if self.spatial else nn.BatchNorm1d(features)
@@ -85,12 +85,14 @@ class LayerStyle:
     def last_of_discriminator(
         self, features: int, conditioning: DiscriminatorConditioning | None, num_classes: int
     ) -> nn.Module:
-        """The layer that makes the logit of so many features; if `auxiliary`, those of the classes beside it."""
+        """The layer that makes the logit from `features`; if `auxiliary`, those of the classes beside it."""
         auxiliary = num_classes if conditioning == "auxiliary" else 0
         linear = self.normalize_weights(nn.Linear(features, 1 + auxiliary))
         if conditioning != "projection" or not num_classes:
             return linear
-        return Projection(linear, self.normalize_weights(nn.Embedding(num_classes, features)))
+        embed = nn.Embedding(num_classes, features)
+        nn.init.xavier_uniform_(embed.weight)  # as in the authors' code; by N(0, 1), logits would begin near √features
+        return Projection(linear, self.normalize_weights(embed))
 
 
 class ScaledSigmoid(nn.Module):

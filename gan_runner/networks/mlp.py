@@ -59,7 +59,9 @@ class MLPGenerator(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         self.concatenated, in_norms = split_labels(conditioning, num_classes)
-        style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, False, in_norms)
+        style = LayerStyle(
+            activation, negative_slope, normalization, normalize, dropout, spatial=False, num_classes=in_norms
+        )
         sizes = [latent_dim + self.concatenated, *hidden]
         self.layers = Layers(
             *hidden_layers(sizes, style),

@@ -40,7 +40,7 @@ class Losses(Observer):
         figures = {"loss/discriminator": total, **of_discriminator}
         figures |= {tag: computed[tag] for tag in ("loss/generator", "loss/auxiliary_generator") if tag in computed}
         figures |= {"score/real": real.sigmoid().mean(), "score/fake": fake.sigmoid().mean()}
-        if self.game.loss.density_ratio and self.game.loss.real_target == 1:
+        if self.game.loss.density_ratio and self.game.loss.real_target == 1 and self.game.packing == 1:
             # V = E log D(x) + E log(1 - D(G(z))) <= -log 4 + 2 JSD, with equality at the best D (Goodfellow, Theorem 1)
             value = logsigmoid(real).mean() + logsigmoid(-fake).mean()
             figures["divergence/jsd_estimate"] = (value + math.log(4)) / 2

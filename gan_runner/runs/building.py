@@ -124,7 +124,7 @@ def measure_std(dataset: Dataset, batch_size: int) -> float:
     """The standard deviation of all values of a thousand samples or so, the same for every seed and process."""
     batches = (dataset.batch(number, batch_size, seed=0)[0] for number in range(math.ceil(1000 / batch_size)))
     mean, square = torch.tensor([[x.double().mean(), x.double().square().mean()] for x in batches]).mean(0)
-    return math.sqrt(square - mean.square())
+    return math.sqrt(max(0.0, float(square - mean.square())))  # rounding may leave less than 0
 
 
 def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: State, ranks: Ranks) -> Batches:
@@ -138,6 +138,7 @@ def build_batches(experiment: Experiment, dataset: Dataset, game: Game, state: S
         num_classes=labels_wanted(config.architecture, DataFacts.of(dataset)),
         regularizers=game.regularizers,
         augmentation=game.augmentation,
+        pairs=game.loss.paired,
         seed=config.seed,
         size=trainer.batch_size,
         share=ranks.part(trainer.batch_size),
@@ -154,8 +155,8 @@ def refuse_split_packs(batch_size: int, packing: int, ranks: Ranks) -> None:
     parts, shared = _parts(ranks)
     if packing > 1 and batch_size % (parts * packing):
         raise UserError(
-            f"trainer.packing={packing}: trainer.batch_size={batch_size} cannot be divided into packs of so many"
-            f"{shared}; use a multiple of {parts * packing}"
+            f"trainer.packing={packing}: found trainer.batch_size={batch_size}; allowed: a multiple of "
+            f"{parts * packing}{shared}"
         )
 
 
@@ -164,10 +165,10 @@ def refuse_split_groups(discriminator: nn.Module, batch_size: int, packing: int,
     parts, shared = _parts(ranks)
     for group in (module.group for module in discriminator.modules() if isinstance(module, MinibatchStddev)):
         if batch_size % (parts * group * packing):
-            packs = f" of {packing} each" if packing > 1 else ""
+            packs = f", with {packing} samples in an input" if packing > 1 else ""
             raise UserError(
-                f"architecture.discriminator.minibatch_stddev={group}: trainer.batch_size={batch_size} cannot be "
-                f"divided into groups of so many{packs}{shared}; use a multiple of {parts * group * packing}"
+                f"architecture.discriminator.minibatch_stddev={group}: found trainer.batch_size={batch_size}; "
+                f"allowed: a multiple of {parts * group * packing}{packs}{shared}"
             )
 
 

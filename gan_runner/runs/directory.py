@@ -133,17 +133,20 @@ def read_run(path: Path, trust: Sequence[str] | None, key: str) -> dict[str, Any
         validate(Config, plain)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    _add_newer_keys(Config, plain)
+    add_newer_keys(Config, plain)
     return plain
 
 
-def _add_newer_keys(section: type[Section], plain: dict[str, Any]) -> None:
-    """Adds the keys that a run of an earlier version lacks."""
+def add_newer_keys(section: type[Section], plain: dict[str, Any]) -> None:
+    """Adds the keys that a configuration of an earlier version lacks."""
     for name, field in section.model_fields.items():
         if not field.is_required():
             plain.setdefault(name, field.get_default(call_default_factory=True))
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            _add_newer_keys(field.annotation, plain[name])
+            inner = plain.get(name)
+            add_newer_keys(
+                field.annotation, inner if isinstance(inner, dict) else {}
+            )  # a refused job's may be no section
 
 
 def _harmful_kind(file: Path) -> str:

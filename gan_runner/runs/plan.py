@@ -17,7 +17,10 @@ from gan_runner.paths import as_path
 from gan_runner.runs.directory import is_run, is_taken, read_run
 
 # The keys that a resumed run may change, because they do not change its results; other data are refused anyway.
-MAY_CHANGE = ("dataset.root", "dataset.download", "dataset.allow_empty", "device", "trainer.steps", "resume", "trust")
+MAY_CHANGE = (
+    *("dataset.root", "dataset.download", "dataset.allow_empty", "dataset.samples_seed"),
+    *("device", "trainer.steps", "resume", "trust"),
+)
 
 
 NO_CHOICES = ("resume", "fork_from", "trust", "name", "hydra.", "hydra/")  # they say nothing of how a run trains

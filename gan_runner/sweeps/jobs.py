@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
-from gan_runner.config.schema import validate
+from gan_runner.config.schema import Config, validate
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
-from gan_runner.runs.directory import is_run, lock, read_json, read_objective, write_pid
+from gan_runner.runs.directory import add_newer_keys, is_run, lock, read_json, read_objective, write_pid
 
 JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # leads nowhere else
 State = Literal["waiting", "running", "completed", "failed", "refused", "diverged", "interrupted", "pruned"]
@@ -94,6 +94,7 @@ def read_sweep(path: Path) -> Sweep:
     sweep: Sweep = validate(Sweep, content, str(file))
     for name, job in sweep.jobs.items():
         job.config = content["jobs"][name]["config"]  # letter for letter: `validate` makes 1 of 1.0
+        add_newer_keys(Config, job.config)
     return sweep
 
 

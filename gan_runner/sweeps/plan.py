@@ -94,15 +94,17 @@ def _refuse_common_changes(old: Iterable[Leaves], new: Iterable[Leaves], own: se
         for key in sorted({*before, *after} - own):
             if before.get(key) != after.get(key) and not _may_change(key):
                 raise UserError(
-                    f"{key}: the jobs in {directory} have {before.get(key, 'no such key')} in common, found "
-                    f"{after.get(key, 'no such key')}; sweep over both values, or give this sweep another name"
+                    f"{key}: the jobs in {directory} have {before.get(key, 'null')} in common, found "
+                    f"{after.get(key, 'null')}; sweep over both values, or give this sweep another name"
                 )
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Leaves:
-    """Every value of a configuration as text, by its whole key; an empty section counts as a value."""
+    """Every value of a configuration but null as text, by its whole key; an empty section counts as a value."""
     leaves: Leaves = {}
     for name, value in config.items():
+        if value is None:  # as a missing key, which a sweep of an earlier version may lack
+            continue
         inner = isinstance(value, Mapping) and len(value) > 0
         leaves |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": repr(value)}
     return leaves

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_runner.datasets import MNIST, ArrayDataset
 from gan_runner.networks.layers import LayerStyle
-from gan_runner.networks.mlp import linear_layers
+from gan_runner.networks.mlp import hidden_layers
 from gan_runner.pictures import grid
 
 BATCH = 10
@@ -34,7 +34,7 @@ SIGMOIDS = LayerStyle(
 def train(data: ArrayDataset, steps: int, seed: int) -> nn.Sequential:
     """A classifier 784→200→10, sigmoids after both layers, trained on the squared error by plain gradient descent."""
     torch.manual_seed(seed)
-    classifier = nn.Sequential(nn.Flatten(), *linear_layers([784, 200, 10], SIGMOIDS), nn.Sigmoid())
+    classifier = nn.Sequential(nn.Flatten(), *hidden_layers([784, 200], SIGMOIDS), nn.Linear(200, 10), nn.Sigmoid())
     optimizer = torch.optim.SGD(classifier.parameters(), lr=1.0)
     for step in range(steps):
         images, labels = data.batch(step, size=BATCH, seed=seed)

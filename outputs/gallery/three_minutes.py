@@ -35,6 +35,8 @@ def train(recipe: str, seed: str) -> Path:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         process.wait()
+    if process.returncode not in (0, 75):
+        raise SystemExit(f"{recipe}: exit status {process.returncode}; see {run}/log.txt")
     return run
 
 

@@ -29,10 +29,11 @@ from gan_runner.config import composition
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import DataFacts
 from gan_runner.errors import UserError
+from gan_runner.networks.running import apply
 from gan_runner.runs.generator import TrainedGenerator, load_generator
 from tests.commands.conftest import CLASSES, ENVIRONMENT, LATENT, SIDE, command
 from tests.conftest import tree
-from tests.networks.conftest import ARCHITECTURES, networks
+from tests.networks.conftest import WITH_CLASSES, networks
 from tests.networks.test_recipes import small
 
 FORMATS = {"torch": to_torch, "onnx": to_onnx}
@@ -155,15 +156,14 @@ def test_an_onnx_file_makes_the_same_samples_and_has_the_facts(conditional, tmp_
 # Every network
 
 
-@pytest.mark.parametrize("num_classes", [0, 3])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("name", "num_classes"), WITH_CLASSES)
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_architecture_can_be_exported(form, name, num_classes):
     needs(form)
     torch.manual_seed(0)
     shape, (network, _, latent_dim) = small(name, num_classes)
     for _ in range(2):  # batch norm has statistics that are not 0 and 1
-        network(torch.randn(8, latent_dim), torch.arange(8) % 3 if num_classes else None)
+        apply(network, torch.randn(8, latent_dim), torch.arange(8) % 3 if num_classes else None)
     generator = trained(network, latent_dim, shape, num_classes)
     assert difference(form, generator) <= TOLERANCE
 

@@ -170,5 +170,5 @@ def test_a_part_is_other_data_with_its_labels_and_is_told() -> None:
 
 
 def test_a_part_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(UserError, match=r"dataset\.samples is 11; the data are 10"):
+    with pytest.raises(UserError, match=r"dataset\.samples is 11; allowed: at most 10"):
         numbered_part(11)

@@ -170,7 +170,8 @@ def _trainer(draft: Draft, rng: Random) -> None:
     if rng.random() < 0.3:
         draft.set(trainer__weight_clip=rng.choice(["null", "0.01", "1"]))
     if draft.value("architecture") != "mlp_conditional" and draft.value("architecture.conditional") is None:
-        draft.set(trainer__packing=rng.choice([1, 2]))
+        packs = [1] if draft.value("trainer.batch_size") == "2" else [1, 2]  # batch norm cannot take one pack alone
+        draft.set(trainer__packing=rng.choice(packs))
     paired = draft.value("loss") == "relativistic" or "lecam" in (draft.value("regularizer") or "")
     if not paired and rng.random() < 0.3:
         draft.set(trainer__discriminator_update="separate")

@@ -225,6 +225,15 @@ def test_three_examinations_are_not_enough_where_they_are_less_than_a_third_of_t
     assert [finding.name for finding in ends[7000] or []] == ["collapse"]  # from 4667 on
 
 
+@pytest.mark.parametrize("changes", [{"logits/std": 1e-5}, AT_LN2])
+def test_small_logits_of_clipped_weights_are_no_finding(changes):
+    run = a_run(changes | {"health/mean_error": 4.0})
+    (found,) = diagnosed(run, a_context()) or []
+    assert found.name in ("discriminator_blind", "fixed_point")
+    (found,) = diagnosed(run, a_context("trainer.weight_clip=0.01")) or []
+    assert found.name == "not_learned"
+
+
 def test_one_bad_examination_at_the_end_is_no_finding():
     run = a_run({"health/mean_error": lambda step: 1.2 if step == 3000 else 0.2})
     assert diagnosed(run, a_context("trainer.steps=3000")) == []
@@ -251,6 +260,7 @@ def test_one_bad_examination_at_the_end_is_no_finding():
             (*MNIST, *NOISE),
             ["regularizer=r1", "loss=relativistic", "architecture.conditional=true"],
         ),
+        ({"health/diversity": 0.05}, (*NOISE, "regularizer=lecam"), ["regularizer=[lecam,r1]", "loss=relativistic"]),
         (
             {"health/diversity": 0.05},
             (*MNIST, *NOISE, "augmentation=ada"),

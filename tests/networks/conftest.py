@@ -9,6 +9,8 @@ from torch import nn
 
 CONF = Path(__file__).parents[2] / "conf"
 ARCHITECTURES = sorted(path.stem for path in (CONF / "architecture").glob("*.yaml"))
+UNCONDITIONAL = {"peer_gan", "peer_dcgan"}  # PyTorch-GAN's, which take no labels
+WITH_CLASSES = [(name, count) for name in ARCHITECTURES for count in (0, 3) if not (count and name in UNCONDITIONAL)]
 
 
 class Networks(NamedTuple):

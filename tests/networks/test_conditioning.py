@@ -1,5 +1,6 @@
 """The ways in which labels reach a network, each computed by hand; and which networks cannot have which."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -156,3 +157,14 @@ def test_a_generator_without_batch_norm_cannot_be_conditioned_by_it(name):
 def test_without_labels_there_is_no_embedding():
     discriminator = MLPDiscriminator((3,), 0, hidden=[], **PLAIN, conditioning="projection")
     assert not any(isinstance(module, nn.Embedding) for module in discriminator.modules())
+
+
+def test_the_logits_of_a_projection_begin_as_small_as_others():
+    """Glorot's weights, as in the authors' code; those of N(0, 1) would make logits as large as √6272 = 79."""
+    torch.manual_seed(0)
+    keys = {"conditioning": "projection", "normalization": "none"}
+    discriminator = networks("dcgan", (1, 28, 28), num_classes=10, discriminator=keys).discriminator
+    logits = discriminator(torch.rand(64, 1, 28, 28), torch.arange(64) % 10)
+    assert logits.std() < 1
+    weight = next(m.weight for m in discriminator.modules() if isinstance(m, nn.Embedding))
+    assert float(weight.abs().max().detach()) <= math.sqrt(6 / sum(weight.shape))

@@ -61,11 +61,11 @@ def figures(run: Run) -> list[Part]:
     """The newest evaluation, each figure beside a perfect sampler's."""
     evaluation = run.evaluation
     rows = [[name, *_cells(figure)] for name, figure in evaluation.figures.items()]
-    rows += [[name, "failed", reason, "", "", "", ""] for name, reason in evaluation.failures.items()]
+    rows += [[name, "failed", reason, "", "", "", "", ""] for name, reason in evaluation.failures.items()]
     if not rows:
         return []
     value, perfect = f"at step {evaluation.step:,}", "a perfect sampler"
-    return [Table(["figure", value, perfect, "better", "N", f"{perfect} is", "extractor"], rows)]
+    return [Table(["figure", value, perfect, "better", "N", "real", "perfect sampler from", "extractor"], rows)]
 
 
 def _cells(figure: StoredFigure) -> list[str]:
@@ -75,6 +75,7 @@ def _cells(figure: StoredFigure) -> list[str]:
         "" if figure.perfect is None else f"{rounded(figure.perfect)}{fewer}",
         {"min": "lower", "max": "higher", None: ""}[figure.goal],
         f"{figure.samples:,}",
+        f"{figure.real_samples:,} {figure.real}" if figure.real_samples else "the truth",
         figure.held_out,
         f"{figure.extractor} {(figure.extractor_hash or '')[:8]}" if figure.extractor else "",
     ]
