@@ -140,7 +140,7 @@ def test_nor_what_the_discriminator_is_shown_of_a_group_nor_its_class_losses(tmp
 def test_nor_does_it_with_an_augmentation(tmp_path, shared, augmentation):
     words = (*shared, f"augmentation={augmentation}", "trainer.steps=20")
     if augmentation == "ada":
-        words = (*words, "augmentation.interval=2", "augmentation.images=240", "augmentation.target=-0.55")
+        words = (*words, "augmentation.interval=2", "augmentation.images=240", "augmentation.target=-0.8")
     assert train(tmp_path / "alone", *words, "device=cpu") == Status.COMPLETED
     assert train_together(3, tmp_path / "run", *words) == [Status.COMPLETED] * 3
     for one, many in zip(losses(tmp_path / "alone"), losses(tmp_path / "run"), strict=True):
