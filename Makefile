@@ -3,6 +3,8 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Of the tests: one more than there are cores, because many wait for processes that they started.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 8))')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test check bench format tensorboard clean
@@ -23,7 +25,7 @@ train: setup  ## train: make train ARGS="experiment=mnist_conditional dataset.ro
 	$(BIN)/python -m gan_runner.train $(ARGS)
 
 test: setup  ## run the tests, on all cores: make test ARGS="-k resume"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup  ## lint, formatting and types
 	$(BIN)/ruff check .
