@@ -87,7 +87,7 @@ def write_export(plain: Mapping[str, Any]) -> Path:
     if not difference <= TOLERANCE:
         raise UserError(
             f"format={settings.format}: what was exported makes other samples than {name} (they differ by up to "
-            f"{difference:.2g}), and nothing is kept; does it draw random numbers of its own?"
+            f"{difference:.2g}), so nothing was written; does its forward draw random numbers?"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def import_onnx() -> None:
 
 @contextmanager
 def torch_silenced() -> Iterator[None]:
-    """Keeps torch's remarks about what it exports, which are pages long, off the terminal; its errors are told."""
+    """Hides the warnings that torch prints while it exports, which take pages. Errors are still raised."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stderr(io.StringIO()), warnings.catch_warnings():
@@ -193,7 +193,7 @@ def to_onnx(exported: ExportedProgram, facts: str) -> tuple[bytes, Loaded]:
 
 
 def largest_difference(loaded: Loaded, generator: TrainedGenerator, count: int) -> float:
-    """Between so many samples of both; relative, if values are above 1."""
+    """The largest difference between `count` samples of both, divided by their largest value if that is above 1."""
     z, *labels = inputs_of(generator, count)
     expected = generator(z, labels[0] if labels else None)
     found = loaded(z, *labels)
