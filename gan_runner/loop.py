@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from gan_runner.batches import Batches
-from gan_runner.observers.base import Moment, Observer, Observers, Row
+from gan_runner.observers.base import Interrupted, Moment, Observer, Observers, Row
 from gan_runner.state import State
 from gan_runner.step import Rates, TakeStep
 from gan_runner.stopping import Left
@@ -34,9 +34,8 @@ def fit(
         is_logged = step % log_every == 0 or step == steps
         try:
             state, computed = take_step(state, batches.at(step), rates(step), is_logged)
-        except Left:  # before anything was computed
-            _end_of_step(observers, Moment(state.step, is_left=True))
-            raise
+        except Left:  # by all processes, before anything was computed
+            _end_of_step(observers, Moment(state.step, is_left=True, ending=Interrupted()))
         state.step = step
 
         if any(observer.is_due(step) for observer in observers):

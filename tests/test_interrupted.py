@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gan_runner.machine.compiling import CompiledStep
+from gan_runner.machine.ranks import Ranks
 from gan_runner.stopping import Left, stopping
 from tests.conftest import tree
 from tests.machine.test_distributed import SHARED, torchrun, workers
@@ -165,6 +166,25 @@ def test_under_torchrun(tmp_path, started, with_observer):
     assert status(tmp_path / "run") == {"state": "interrupted", "step": 10, "message": None}
 
 
+@pytest.mark.parametrize("to", ["the parent", "rank 0", "rank 1"])
+def test_several_processes_that_compile(tmp_path, started, environment, to):
+    """Whoever has compiled waits for the others; all leave the step or none. Nothing is trained by then."""
+    environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "compiled")  # so that nothing is found there
+    words = ("dataset=ring", "trainer.compile=true", "trainer.steps=20", "metric=[]", "hydra.run.dir=run")
+    process = started("train", *words, "device=ddp", "device.processes=2")
+    wait_for(lambda: "compiling" in _line(process), process)
+    if to == "the parent":
+        ended = stop(process, signal.SIGTERM, 2 * SECONDS)[0]
+    else:
+        begun = time.monotonic()
+        os.kill(workers(process.pid)[int(to[-1])], signal.SIGTERM)
+        ended = process.wait(60)
+        assert time.monotonic() - begun < 2 * SECONDS
+    assert ended == 75
+    assert status(tmp_path / "run") == {"state": "interrupted", "step": 0, "message": None}
+    assert "compiled in" not in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_slow_steps_of_several_processes_do_not_wait_for_the_next_row(tmp_path, started):
     images = write_images(tmp_path / "images")
     words = [word for word in SHARED if not word.startswith("trainer.log_every")]
@@ -230,7 +250,7 @@ def test_only_compiling_is_left_and_not_the_step():
         stopping.ask()
         return graph
 
-    take_step = CompiledStep(run.state, run.game, None, run.eagerly, asked_while_it_compiles)
+    take_step = CompiledStep(run.state, run.game, Ranks(), run.eagerly, asked_while_it_compiles)
     stopping.begin()
     with pytest.raises(Left):
         take_step(run.state, run.batch(1), run.schedule(1), True)
@@ -246,7 +266,7 @@ def test_only_compiling_is_left_and_not_the_step():
         return taken
 
     stopping.begin()
-    take_step = CompiledStep(run.state, run.game, None, run.eagerly, asked_while_it_runs)
+    take_step = CompiledStep(run.state, run.game, Ranks(), run.eagerly, asked_while_it_runs)
     take_step(run.state, run.batch(1), run.schedule(1), True)
     assert stopping.asked
     assert not take_step.gave_up

@@ -89,7 +89,7 @@ def compare(words: list[str], backend: str) -> None:
     if backend == "aot_eager":  # which takes the strides of float64 convolutions for others than they are
         for network in (compiled.state.generator, compiled.state.discriminator):
             network.module.to(memory_format=torch.contiguous_format)
-    take_step = CompiledStep(compiled.state, compiled.game, None, compiled.eagerly, backend)
+    take_step = CompiledStep(compiled.state, compiled.game, Ranks(), compiled.eagerly, backend)
     expected, found = eager.losses(eager.eagerly), compiled.losses(take_step)
     assert take_step.kinds  # it was compiled
     assert not take_step.gave_up
@@ -277,7 +277,7 @@ def test_a_step_that_cannot_be_compiled_is_taken_eagerly(tmp_path, capsys):
 
     words = ("dataset=ring", "trainer.batch_size=8", "device=cpu")
     eager, other = Run(*words), Run(*words)
-    take_step = CompiledStep(other.state, other.game, None, other.eagerly, fails)
+    take_step = CompiledStep(other.state, other.game, Ranks(), other.eagerly, fails)
     assert other.losses(take_step) == eager.losses(eager.eagerly)
     said = capsys.readouterr().err
     assert said.count("the step cannot be compiled and is taken eagerly: ") == 1
@@ -292,7 +292,7 @@ def test_without_a_compiler_it_is_taken_eagerly(monkeypatch):
 def test_a_number_that_a_module_changes_is_seen_by_its_graph():
     words = ("dataset=ring", "architecture.generator.hidden=[4]", "architecture.discriminator.hidden=[4]", "device=cpu")
     eager, compiled = Run(*words), Run(*words)
-    take_step = CompiledStep(compiled.state, compiled.game, None, compiled.eagerly, "aot_eager")
+    take_step = CompiledStep(compiled.state, compiled.game, Ranks(), compiled.eagerly, "aot_eager")
     for number in range(1, 4):
         logged = []
         for run, way in ((eager, eager.eagerly), (compiled, take_step)):

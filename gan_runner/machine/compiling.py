@@ -4,22 +4,23 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gan_runner.console import log_traceback, say
 from gan_runner.errors import one_line
 from gan_runner.functional import by_functions
 from gan_runner.game import Game, Terms
 from gan_runner.heartbeat import heartbeat
+from gan_runner.machine.ranks import Ranks
 from gan_runner.state import State
 from gan_runner.step import Rates, StepBatch, TakeStep, newest_penalties, step
 from gan_runner.stopping import Left, stopping
@@ -50,13 +51,12 @@ class CompiledStep:
         self,
         state: State,
         game: Game,
-        average: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
+        ranks: Ranks,
         eagerly: TakeStep,
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        self.game, self.average, self.eagerly = game, average, eagerly
-        # Of several processes, each may have come further than the others, which would wait for it.
-        self.may_leave = _may_leave_until_compiled if average is None else nullcontext
+        self.game, self.ranks, self.eagerly = game, ranks, eagerly
+        self.average = ranks.average if ranks.size > 1 else None
         self.kinds: dict[Any, Compiled] = {}
         self.gave_up = False
         on_gpu = state.device.type == "cuda"
@@ -82,7 +82,7 @@ class CompiledStep:
                 return self._run(self.kinds[kind], state, batch, rates)
             say("compiling the step, which takes a minute or so …")
             begun = time.perf_counter()
-            with heartbeat.long_work(), self.may_leave():
+            with heartbeat.long_work(), _may_leave_until_compiled(self.ranks):
                 compiled = self.compile(_copy_of(step))
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
@@ -116,19 +116,31 @@ class CompiledStep:
 
 
 @contextmanager
-def _may_leave_until_compiled() -> Iterator[None]:
-    """A stop may leave the block until torch has compiled, and takes the step."""
+def _may_leave_until_compiled(ranks: Ranks) -> Iterator[None]:
+    """A stop may leave the block until torch has compiled in all processes, and takes the step.
 
-    def stay(_: Any) -> None:
-        stopping.stay()
+    All leave it or none: whoever has compiled waits for the others, and hears whether one of them was asked to stop.
+    """
+    leave: bool | None = None  # None: it is not known yet
+
+    def meet(_: Any = None) -> None:
+        nonlocal leave
+        if leave is None:
+            stopping.stay()
+            leave = ranks.any_when_all_are_there(stopping.asked)
+            if leave and sys.exc_info()[0] is None:
+                raise Left  # torch has compiled, and would take the step now
 
     callbacks = torch._dynamo.callback.callback_handler
-    callbacks.register_end_callback(stay)
+    callbacks.register_end_callback(meet)
     try:
         with stopping.may_leave():
             yield
     finally:
-        callbacks.remove_end_callback(stay)
+        callbacks.remove_end_callback(meet)
+        meet()  # where torch had not even begun
+        if leave:
+            raise Left
 
 
 def _may_change(guards: Sequence[Any]) -> list[bool]:

@@ -39,6 +39,7 @@ class Ranks:
         self.rank = int(os.environ["RANK"]) if under_torchrun() else 0
         self.size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
         self.devices = [torch.device("cpu")]
+        self._processes: list[tuple[object, int]] = [((), 0)] * self.size  # the machine and the number of each
         if self.size > 1:
             # This module takes the process group that exists at its first import as default arguments. Imported later
             # (torch._dynamo does so), it would keep our group and Gloo's threads alive after `leave`, and threads that
@@ -46,7 +47,7 @@ class Ranks:
             importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_LIMIT)
             self._patient_group: Any = dist.new_group(backend="gloo", timeout=NO_LIMIT)
-            self._main: tuple[object, int] = self._from_main((_machine(), os.getpid()))
+            dist.all_gather_object(self._processes, (_machine(), os.getpid()), group=self._patient_group)
 
     def place(self, device: Device) -> None:
         """Chooses this process's devices; `check_device` has found that they exist."""
@@ -117,23 +118,30 @@ class Ranks:
         return mine if self.is_main else function()  # type: ignore[return-value]
 
     def wait_for_main(self) -> None:
-        """Waits, however long, until rank 0 calls this too. All processes call it after rank 0 has worked alone.
+        """Waits, however long, until rank 0 calls this too. All processes call it after rank 0 has worked alone."""
+        self.any_when_all_are_there(False)
+
+    def any_when_all_are_there(self, flag: bool) -> bool:
+        """As `any`, and waits however long until all processes call this.
 
         Meanwhile signals are answered, which in the middle of a collective they are not.
         """
         if self.size == 1:
-            return
-        arrived, pause = dist.barrier(self._patient_group, async_op=True), 0.001
-        while not arrived.is_completed():
+            return flag
+        found = torch.tensor(float(flag))
+        reduced, pause = dist.all_reduce(found, group=self._patient_group, async_op=True), 0.001
+        while not reduced.is_completed():
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
-        arrived.wait()
+        reduced.wait()
+        return bool(found > 0)
 
-    def tell_main(self) -> None:
-        """Passes the signal to stop on to rank 0, if it is on this machine: it may be at work alone for long."""
-        if not self.is_main and self._main[0] == _machine():
-            with suppress(OSError):  # it has ended
-                os.kill(self._main[1], signal.SIGTERM)
+    def tell_others(self) -> None:
+        """Passes the signal to stop on to the other processes on this machine: one may be at work alone for long."""
+        for rank, (machine, process) in enumerate(self._processes):
+            if rank != self.rank and machine == _machine():
+                with suppress(OSError):  # it has ended
+                    os.kill(process, signal.SIGTERM)
 
     def _from_main(self, value: Any) -> Any:
         if self.size == 1:

@@ -199,7 +199,7 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
     if reason := why_not_compiled(state):
         say(f"warning: trainer.compile=true: {reason}; the step is taken eagerly")
         return eagerly
-    return CompiledStep(state, game, average, eagerly)
+    return CompiledStep(state, game, ranks, eagerly)
 
 
 def labels_wanted(architecture: Architecture, facts: DataFacts) -> int:

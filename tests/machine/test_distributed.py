@@ -243,7 +243,7 @@ def test_one_of_several_processes_may_be_told_twice(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     main = ranks.Ranks.__new__(ranks.Ranks)  # which would wait for the others
-    main.rank = 0
+    main.rank, main._processes = 0, []
     with answering_signals(main):
         for _ in range(2):
             signal.raise_signal(signal.SIGTERM)
