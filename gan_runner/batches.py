@@ -1,7 +1,7 @@
 """What a step is given: real samples, noise and labels, as functions of (seed, step, rank)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +24,14 @@ def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
         return torch.full((count, latent.dim), latent.loc)
     draw = torch.randn if latent.distribution == "normal" else torch.rand
     return latent.loc + latent.scale * draw(count, latent.dim, generator=noise)
+
+
+def draw_labels(num_classes: int, weights: Sequence[int], count: int, noise: torch.Generator) -> Tensor:
+    """Class numbers (count,) on the CPU, each as often as its weight beside the others; without weights equally."""
+    if not weights:
+        return torch.randint(num_classes, (count,), generator=noise)
+    ends = torch.tensor(weights).cumsum(0)
+    return torch.searchsorted(ends, torch.randint(int(ends[-1]), (count,), generator=noise), right=True)
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,11 @@ class Batches:
         noise = rng(self.seed, "noise", step)
         while True:
             z = self._mine(draw_latent(self.latent, self.size, noise))
-            labels = torch.randint(self.num_classes, (self.size,), generator=noise) if self.num_classes else None
-            yield z, None if labels is None else self._mine(labels)
+            labels = None
+            if self.num_classes:
+                drawn = draw_labels(self.num_classes, self.dataset.class_weights, self.size, noise)
+                labels = self._mine(drawn)
+            yield z, labels
 
     @cached_property
     def _constant(self) -> Tensor:

@@ -52,7 +52,7 @@ def without_newer_keys(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("augmentation", "observer"):
         del old[name]
     for section, names in {
-        "dataset": ("size", "samples", "samples_seed"),
+        "dataset": ("size", "samples", "samples_seed", "clusters"),
         "trainer": ("packing", "weight_clip", "auxiliary_weight"),
         "evaluation": ("real",),
         "loss": ("label_smoothing",),

@@ -20,6 +20,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from gan_runner import pictures
+from gan_runner.batches import draw_labels
 from gan_runner.commands.sheets import write_interpolation, write_label_interpolation, write_sheet
 from gan_runner.config.schema import Device, Section, validate
 from gan_runner.console import say
@@ -27,6 +28,7 @@ from gan_runner.datasets.base import Folder, first, in_one_line
 from gan_runner.errors import UserError
 from gan_runner.machine.devices import one_device
 from gan_runner.paths import as_path, write_atomically
+from gan_runner.randomness import rng
 from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator, load_generator
 
 NAMES_SHOWN = 20  # of classes, in a message
@@ -158,17 +160,30 @@ def find_class(key: str, label: str, generator: TrainedGenerator, run: str) -> i
 
 
 def row_names(generator: TrainedGenerator, rows: int) -> list[str]:
-    """The class of each row of the grid; nothing of an unconditional generator."""
-    numbers = [row % generator.num_classes for row in range(rows)] if generator.num_classes else []
+    """The class of each row of the grid; nothing of an unconditional generator, or of clusters, which are mixed."""
+    is_mixed = not generator.num_classes or generator.facts.class_weights
+    numbers = [] if is_mixed else [row % generator.num_classes for row in range(rows)]
     return pictures.class_labels(numbers, generator.facts.class_names)
 
 
 def draw_samples(generator: TrainedGenerator, settings: SampleSettings, label: int | None) -> Iterator[Tensor]:
-    """`count` samples in batches; no sample depends on the count. Without a label, each row of the grid is a class."""
-    starts = range(0, settings.count, SAMPLE_BATCH)
+    """`count` samples in batches; no sample depends on the count.
+
+    Without a label, each row of the grid is a class, and clusters are as frequent as in the data.
+    """
+    starts, weights, noise = (
+        range(0, settings.count, SAMPLE_BATCH),
+        generator.facts.class_weights,
+        rng(settings.seed, "clusters"),
+    )
     for start, z in zip(starts, generator.latents(settings.seed), strict=False):
         row = torch.arange(start, start + SAMPLE_BATCH) // settings.columns
-        labels = row % max(generator.num_classes, 1) if label is None else torch.full_like(row, label)
+        if label is not None:
+            labels = torch.full_like(row, label)
+        elif weights:
+            labels = draw_labels(generator.num_classes, weights, SAMPLE_BATCH, noise)
+        else:
+            labels = row % max(generator.num_classes, 1)
         yield generator(z, labels)[: settings.count - start]
 
 

@@ -11,11 +11,13 @@ import torch
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
+from gan_runner.datasets.clustering import clusters as find_clusters
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
 Folder = Annotated[str, Field(min_length=1)]  # not empty, as an unset shell variable would be
 Range = tuple[FiniteFloat, FiniteFloat]
+NumClusters = Annotated[int, Field(ge=2)]
 
 
 _PIECE = 2**26  # values that are hashed at once
@@ -44,6 +46,7 @@ class Dataset(ABC):
     classifier: str | None = None  # the extractor for these classes that ships with the package
     num_modes = 0  # how many modes the data have; 0: unknown
     independent_channels = False  # whether each channel is an image of its own
+    class_weights: tuple[int, ...] = ()  # of clusters, how often each is drawn beside the others; (): equally often
     class_order: str | None = None  # how the classes got their numbers, where a run that goes on has to know
 
     def __init__(
@@ -100,7 +103,8 @@ class ArrayDataset(Dataset):
 
     `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, which are
     not changed. `labels` is (N,), integers below `num_classes`. `held_out` makes the data that training never sees.
-    `samples` keeps a part of so many of them in memory, which is chosen at random by `samples_seed` alone.
+    `samples` keeps a part of so many of them in memory, which is chosen at random by `samples_seed` alone. `clusters`
+    makes so many clusters of images the classes, in place of the labels.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class ArrayDataset(Dataset):
         remarks: Sequence[str] = (),
         samples: int | None = None,
         samples_seed: int = 0,
+        clusters: int | None = None,
     ) -> None:
         super().__init__(data.shape[1:], value_range, num_classes, skipped, class_names, num_files, remarks)
         self._data = torch.as_tensor(data)
@@ -131,6 +136,8 @@ class ArrayDataset(Dataset):
             raise ValueError(f"every label must be in 0…num_classes - 1, and num_classes is {num_classes}")
         if samples is not None:
             self._keep_part(samples, samples_seed)
+        if clusters is not None:
+            self._cluster(clusters)
         self._held_out = held_out
         self._order: tuple[tuple[int, int, torch.device], Tensor] | None = None
 
@@ -149,6 +156,13 @@ class ArrayDataset(Dataset):
             counts = zip(self.class_names, had, self.class_counts(), strict=True)
             if lost := [name for name, before, now in counts if before and not now]:
                 self.remarks.append(f"nothing of these classes is among them ({len(lost)}): {first(lost)}")
+
+    def _cluster(self, count: int) -> None:
+        if count > len(self):
+            raise UserError(f"dataset.clusters is {count}; allowed: at most {len(self)}, one for each sample")
+        self.labels = find_clusters(self._data, count)
+        self.num_classes, self.class_names = count, tuple(map(str, range(count)))
+        self.class_weights = tuple(self.class_counts())
 
     def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
         if size > len(self):

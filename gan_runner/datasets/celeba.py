@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from gan_runner.datasets.base import ArrayDataset, Folder, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, NumClusters, Range
 from gan_runner.datasets.decoding import Crop, Size
 from gan_runner.datasets.image_cache import load
 from gan_runner.datasets.image_files import ImageFiles
@@ -36,8 +36,9 @@ class CelebA(ArrayDataset):
         crop: Crop,
         size: Size,
         value_range: Range,
-        samples: PositiveInt | None = None,  # runs of earlier versions lack this key
+        samples: PositiveInt | None = None,  # runs of earlier versions lack this key, and the next two
         samples_seed: NonNegativeInt = 0,
+        clusters: NumClusters | None = None,
     ) -> None:
         files = ImageFiles.find(_locate(as_path("dataset.root", root)), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
@@ -65,6 +66,7 @@ class CelebA(ArrayDataset):
             remarks=files.remarks,
             samples=samples,
             samples_seed=samples_seed,
+            clusters=clusters,
             held_out=partial(test, value_range=value_range) if split == "train" else None,
         )
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from gan_runner.datasets.base import ArrayDataset, Folder, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, NumClusters, Range
 from gan_runner.datasets.classes import LIST, find_classes, text_order
 from gan_runner.datasets.decoding import Crop, Size
 from gan_runner.datasets.image_cache import load
@@ -33,9 +33,10 @@ class Images(ArrayDataset):
         crop: Crop,
         channels: Literal[1, 3],
         value_range: Range,
-        allow_empty: bool = False,  # runs of earlier versions lack this key, and the next two
+        allow_empty: bool = False,  # runs of earlier versions lack this key, and the next three
         samples: PositiveInt | None = None,
         samples_seed: NonNegativeInt = 0,
+        clusters: NumClusters | None = None,
         labels_wanted: bool = False,
         class_order: Literal["number", "text"] = "number",
     ) -> None:
@@ -60,5 +61,6 @@ class Images(ArrayDataset):
             remarks=[*classes.remarks, *files.remarks],
             samples=samples,
             samples_seed=samples_seed,
+            clusters=clusters,
         )
         self.class_order = class_order

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from gan_runner.datasets.base import ArrayDataset, Folder, Range
+from gan_runner.datasets.base import ArrayDataset, Folder, NumClusters, Range
 from gan_runner.errors import UserError
 from gan_runner.paths import as_path
 from gan_runner.randomness import rng
@@ -47,9 +47,10 @@ class MNIST(ArrayDataset):
         download: bool,
         split: Literal["train", "test"],
         value_range: Range,
-        size: Annotated[int, Field(ge=4)] | None = None,  # runs of earlier versions lack this key, and the next two
+        size: Annotated[int, Field(ge=4)] | None = None,  # runs of earlier versions lack this key, and the next three
         samples: PositiveInt | None = None,
         samples_seed: NonNegativeInt = 0,
+        clusters: NumClusters | None = None,
     ) -> None:
         folder = as_path("dataset.root", root)
         raw = folder / TORCHVISION_CLASS[variant] / "raw"
@@ -82,6 +83,7 @@ class MNIST(ArrayDataset):
             class_names=CLASS_NAMES[variant],
             samples=samples,
             samples_seed=samples_seed,
+            clusters=clusters,
         )
         self.classifier = "digits" if variant == "mnist" else None
 

@@ -61,6 +61,8 @@ class LabelAccuracy(Metric):
     def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not conditional:
             return "compares samples with the labels asked for, and this generator is not conditional"
+        if dataset.class_weights:
+            return "compares samples with the labels asked for, and these are clusters"
         return super().why_not_applicable(dataset, conditional)
 
     def measure(self, fake: Samples, real: Samples, dataset: Dataset) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gan_runner.batches import draw_latent
+from gan_runner.batches import draw_labels, draw_latent
 from gan_runner.config.schema import Latent
 from gan_runner.datasets import DataFacts
 from gan_runner.networks.running import generate
@@ -42,6 +42,11 @@ class Networks:
         return self.facts.in_data_units(self.generate(z, labels))
 
     def draw(self, count: int) -> Tensor:
-        """`count` samples in the data's own units, always of the same noise; of a conditional generator in turn."""
-        labels = torch.arange(count) % self.num_classes if self.num_classes else None
-        return self.sample(draw_latent(self.latent, count, rng(self.seed, "observer")), labels)
+        """`count` samples in the data's own units, always of the same noise: classes in turn, clusters by size."""
+        noise = rng(self.seed, "observer")
+        z, labels = draw_latent(self.latent, count, noise), None
+        if self.num_classes and self.facts.class_weights:
+            labels = draw_labels(self.num_classes, self.facts.class_weights, count, noise)
+        elif self.num_classes:
+            labels = torch.arange(count) % self.num_classes
+        return self.sample(z, labels)

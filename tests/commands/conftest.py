@@ -49,6 +49,23 @@ def trained_conditional(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained_clusters(tmp_path_factory) -> Path:
+    """A run on three dark images and nine bright ones, conditioned on two clusters of them."""
+    folder, noise = tmp_path_factory.mktemp("clusters"), np.random.default_rng(0)
+    (folder / "data").mkdir()
+    for i in range(12):
+        pixels = noise.integers(0, 40, (SIDE, SIDE), np.uint8) + (200 if i % 4 else 0)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "data" / f"{i}.png")
+    return train(
+        folder,
+        *("dataset=images", f"dataset.root={folder / 'data'}", "dataset.size=null", "dataset.channels=1"),
+        *("dataset.clusters=2", "architecture=mlp_conditional", "architecture.generator.output=[auto]"),
+        *("architecture.generator.hidden=[16]", f"architecture.latent.dim={LATENT}", "optimizer.generator.lr=0.05"),
+        *("trainer.steps=6", "trainer.batch_size=4", "trainer.ema_decay=null", "metric=[]"),
+    )
+
+
+@pytest.fixture(scope="session")
 def trained_pattern(tmp_path_factory) -> Path:
     """A run on vectors of six values, with uniform latents and without labels."""
     uniform = ("architecture.latent.distribution=uniform", "architecture.latent.dim=6")

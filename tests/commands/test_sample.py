@@ -595,3 +595,23 @@ def test_a_tampered_configuration_is_refused_by_name(pattern):
         UserError, match=rf"^{re.escape(str(pattern / 'config.yaml'))}: architecture\.latent\.dim: found"
     ):
         sample(f"run={pattern}")
+
+
+# Clusters
+
+
+def test_clusters_are_as_frequent_as_in_the_data(trained_clusters, tmp_path):
+    """No label was seen, so none is shown; one that is asked for is the number of a cluster."""
+    run, generator = f"run={trained_clusters}", load_generator(trained_clusters, [], torch.device("cpu"), "newest")
+    weights = torch.tensor(generator.facts.class_weights)
+    assert weights.tolist() == [3, 9] or weights.tolist() == [9, 3]
+    of_each = np.stack(
+        [samples(run, "count=640", f"label={label}", f"out={tmp_path / str(label)}") for label in (0, 1)]
+    )
+    mixed = samples(run, "count=640", f"out={tmp_path / 'mixed'}")
+    is_of = (mixed == of_each).all(axis=(2, 3, 4))
+    assert is_of.sum(axis=0).tolist() == [1] * 640
+    assert is_of.sum(axis=1) == pytest.approx(640 * weights.numpy() / 12, abs=5 * (640 * 3 / 16) ** 0.5)
+    assert np.array_equal(samples(run, "count=3", "columns=3", f"out={tmp_path / 'few'}"), mixed[:3])
+    with Image.open(tmp_path / "few" / "grid.png") as grid:
+        assert grid.size == (3 * SIDE + 2 * 2, SIDE)  # without names

@@ -1,0 +1,82 @@
+"""Classes that nobody named: groups of images that look alike.
+
+Networks that are conditioned on them learn much as they do from labels, without any. Source: Sage et al., "Logo
+Synthesis and Manipulation with Clustered Generative Adversarial Networks" (2018, arXiv:1712.04407).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_runner.randomness import rng
+
+_SIDE = 14  # of small copies, in values 0 … 63: fp32 then holds every sum of products exactly
+_AT_ONCE = 10_000  # images
+_FITTED_TO = 20_000  # images at most
+_CELLS = 1000  # at most
+_ROUNDS = 20
+
+
+def clusters(images: Tensor, count: int) -> Tensor:
+    """The cluster (N,) of each of the images (N, C, H, W) of uint8: numbers below `count`.
+
+    k-means (Lloyd 1982) divides the images into many cells. Two cells are near each other if many images lie between
+    them (Martinetz and Schulten 1994): the two nearest become one until `count` are left. It computes in whole numbers,
+    so that every machine finds the same, with any number of threads.
+    """
+    small = torch.cat([_small(part) for part in images.split(_AT_ONCE)])
+    centres = _k_means(small, max(count, min(_CELLS, len(small) // 20)))
+    return _merged(_nearest(small, centres, min(4, len(centres))), len(centres), count)
+
+
+def _small(images: Tensor) -> Tensor:
+    """Copies (N, D) of images in at most 14×14 pixels."""
+    sides = [min(side, _SIDE) for side in images.shape[2:]]
+    return F.adaptive_avg_pool2d(images.float(), sides).div_(4).floor_().to(torch.uint8).flatten(1)
+
+
+def _k_means(small: Tensor, count: int) -> Tensor:
+    """The centres (count, D) of cells, which start at images."""
+    sample = small[torch.randperm(len(small), generator=rng(0, "clusters"))[: max(count, _FITTED_TO)]]
+    centres = sample[:count].long()
+    for _ in range(_ROUNDS):
+        cells = _nearest(sample, centres, 1)[:, 0]
+        sums = torch.zeros_like(centres).index_add_(0, cells, sample.long())
+        sizes = cells.bincount(minlength=count).unsqueeze(1)
+        centres = torch.where(sizes > 0, (2 * sums + sizes) // (2 * sizes).clamp_min(1), centres)
+    return centres
+
+
+def _nearest(small: Tensor, centres: Tensor, count: int) -> Tensor:
+    """The numbers (N, count) of the centres that are nearest to each small copy, the nearest first."""
+    squares, towards = centres.float().square().sum(1), 2 * centres.float().T
+
+    def nearest_to(part: Tensor) -> Tensor:
+        distances, found = squares - part.float() @ towards, []
+        for _ in range(count):  # of several that are as near, the first
+            found.append(distances.argmin(1, keepdim=True))
+            distances.scatter_(1, found[-1], torch.inf)
+        return torch.cat(found, dim=1)
+
+    return torch.cat([nearest_to(part) for part in small.split(_AT_ONCE)])
+
+
+def _merged(nearest: Tensor, cells: int, count: int) -> Tensor:
+    """The cluster (N,) of each image, from the cells (N, …) that it is nearest to, the nearest first."""
+    cell = nearest[:, 0]
+    pairs = torch.cat([cell * cells + other for other in nearest[:, 1:].unbind(1)])
+    between = pairs.bincount(minlength=cells**2).view(cells, cells).double()  # how many images, of each two cells
+    between += between.T.clone()
+    sizes = cell.bincount(minlength=cells).double()
+    likeness = (between / (sizes[:, None] * sizes)).nan_to_num(-1, posinf=-1).fill_diagonal_(-1)
+    became = torch.arange(cells)
+    for _ in range(count, int((sizes > 0).sum())):
+        kept, gone = divmod(int(likeness.argmax()), cells)
+        became[became == gone] = kept
+        sizes[kept] += sizes[gone]
+        between[kept] += between[gone]
+        between[:, kept] = between[kept]
+        likeness[kept] = torch.where(likeness[kept] < 0, -1, between[kept] / (sizes[kept] * sizes))
+        likeness[:, kept] = likeness[kept]
+        likeness[gone] = likeness[:, gone] = -1
+    return became[cell].unique(return_inverse=True)[1]
