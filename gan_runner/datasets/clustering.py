@@ -31,8 +31,8 @@ def clusters(images: Tensor, count: int) -> Tensor:
 
 def _small(images: Tensor) -> Tensor:
     """Copies (N, D) of images in at most 14×14 pixels."""
-    sides = [min(side, _SIDE) for side in images.shape[2:]]
-    return F.adaptive_avg_pool2d(images.float(), sides).div_(4).floor_().to(torch.uint8).flatten(1)
+    height, width = (min(side, _SIDE) for side in images.shape[2:])
+    return F.adaptive_avg_pool2d(images.float(), (height, width)).div_(4).floor_().to(torch.uint8).flatten(1)
 
 
 def _k_means(small: Tensor, count: int) -> Tensor:

@@ -39,7 +39,7 @@ class Ranks:
         self.rank = int(os.environ["RANK"]) if under_torchrun() else 0
         self.size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
         self.devices = [torch.device("cpu")]
-        self._processes: list[tuple[object, int]] = [((), 0)] * self.size  # the machine and the number of each
+        self._processes: list[tuple[object, int]] = []  # the machine and the number of each
         if self.size > 1:
             # This module takes the process group that exists at its first import as default arguments. Imported later
             # (torch._dynamo does so), it would keep our group and Gloo's threads alive after `leave`, and threads that
@@ -47,7 +47,7 @@ class Ranks:
             importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_LIMIT)
             self._patient_group: Any = dist.new_group(backend="gloo", timeout=NO_LIMIT)
-            dist.all_gather_object(self._processes, (_machine(), os.getpid()), group=self._patient_group)
+            self._processes = self._from_all((_machine(), os.getpid()))
 
     def place(self, device: Device) -> None:
         """Chooses this process's devices; `check_device` has found that they exist."""
@@ -149,6 +149,11 @@ class Ranks:
         values = [value]
         dist.broadcast_object_list(values, device=torch.device("cpu"), group=self._patient_group)
         return values[0]
+
+    def _from_all(self, value: T) -> list[T]:
+        values = [value] * self.size
+        dist.all_gather_object(values, value, group=self._patient_group)
+        return values
 
     def leave(self) -> None:
         """Destroys the process group."""
