@@ -82,6 +82,11 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
             f"dataset: found samples of the shape {dataset.shape}; a classifier needs a finite number of grey or "
             f"colour images with sides of at least {SMALLEST_SIDE}"
         )
+    if dataset.class_weights:
+        raise UserError(
+            f"dataset.clusters={dataset.num_classes}: a classifier needs labels to learn, and clusters are none; "
+            "use dataset.clusters=null"
+        )
     if dataset.num_classes < 2:
         raise UserError(
             f"dataset: a classifier needs two or more classes to tell apart; these data have {dataset.num_classes}"

@@ -239,7 +239,7 @@ def how_to_make(dataset: Dataset, kind: Need) -> str:
     """A sentence that says how to get an extractor of this kind for `dataset`."""
     if len(dataset.shape) != 3:
         return "extractors look at images, which these data are not"
-    if dataset.num_classes > 1:
+    if dataset.num_classes > 1 and not dataset.class_weights:
         return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
     if kind == "classes":
         return "these data have no labels; evaluation.extractor=PATH takes a classifier of other images of this size"

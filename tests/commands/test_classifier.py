@@ -154,6 +154,7 @@ def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
         "folder that is a broken link": ("out=broken/a.safetensors", "nothing can be written to"),
         "folder that the system made": ("out=/proc/a.safetensors", "nothing can be written to '/proc'"),
         "devices": ("device=ddp", "device=ddp: this command is one process"),
+        "clusters": ("dataset.clusters=2", "clusters are none; use dataset.clusters=null"),
     }.values(),
 )
 def test_refusals(corners, tmp_path, monkeypatch, words, said):

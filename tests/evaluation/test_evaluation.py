@@ -266,6 +266,25 @@ def test_digits_are_measured_through_the_classifier_that_ships(tmp_path):
     assert (run / "evaluation" / "samples.png").exists()
 
 
+def test_clusters_of_digits_are_measured_as_digits_and_not_by_their_labels(tmp_path):
+    """Images are asked for of each cluster, as often as it occurs in the data."""
+    words = ["dataset=mnist", f"dataset.root={DIGITS}", "dataset.clusters=7", "architecture=mlp_conditional"]
+    words += ["metric=[fid,class_balance]", "metric.fid.samples=200", "metric.class_balance.samples=200"]
+    experiment = check(composition.plain(composition.compose(words, "train")))
+    dataset, asked = experiment.build("dataset"), []
+
+    def drawn(z, labels):
+        asked.append(labels)
+        return torch.rand(len(z), 1, 28, 28)
+
+    figures = Evaluation(experiment, dataset, torch.device("cpu"))(drawn, 0, False).figures
+    assert figures.keys() == {"fid", "class_kl", "classes_found"}
+    assert torch.cat(asked).bincount(minlength=7).tolist() == list(dataset.class_weights)
+    experiment = check(composition.plain(composition.compose([*words[:4], "metric=[label_accuracy]"], "train")))
+    with pytest.raises(UserError, match="label_accuracy: compares .* labels asked for, and these are clusters"):
+        Evaluation(experiment, dataset, torch.device("cpu"))
+
+
 @pytest.fixture
 def split_digits(tmp_path):
     """80 digits to train on and 80 others, held out."""
