@@ -281,7 +281,7 @@ def test_clusters_of_digits_are_measured_as_digits_and_not_by_their_labels(tmp_p
     assert figures.keys() == {"fid", "class_kl", "classes_found"}
     assert torch.cat(asked).bincount(minlength=7).tolist() == list(dataset.class_weights)
     experiment = check(composition.plain(composition.compose([*words[:4], "metric=[label_accuracy]"], "train")))
-    with pytest.raises(UserError, match="label_accuracy: compares .* labels asked for, and these are clusters"):
+    with pytest.raises(UserError, match=r"label_accuracy: compares .* labels asked for, and these are clusters"):
         Evaluation(experiment, dataset, torch.device("cpu"))
 
 
