@@ -34,6 +34,7 @@ from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator
 NAMES_SHOWN = 20  # of classes, in a message
 ClassName = Annotated[str, Field(min_length=1)]  # or a class's number
 _GRID_LIMIT = 1024  # samples in grid.png
+_MOST_FRAMES = 1000  # between two seeds or classes: all are in memory at once
 
 
 class SampleSettings(Section):
@@ -51,7 +52,7 @@ class SampleSettings(Section):
     interpolate: Annotated[list[NonNegativeInt], Field(min_length=2)] | None
     interpolate_labels: Annotated[list[ClassName], Field(min_length=2)] | None
     sheet: Annotated[list[NonNegativeInt], Field(min_length=1)] | None
-    frames: NonNegativeInt
+    frames: Annotated[int, Field(ge=0, le=_MOST_FRAMES)]
     trust: list[str]
     device: Device
 

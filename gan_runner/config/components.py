@@ -7,8 +7,9 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, get_type_hints
 
 import torch
@@ -106,79 +107,54 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     """Checks types, ranges, signatures and the rules between keys; raises `UserError` at the first mistake."""
     config = validate(Config, plain)
     components = {key: component(key, node, base) for key, (node, base) in _component_nodes(config).items()}
-    loss, trainer, device = components["loss"].cls, config.trainer, config.device
-    augmentation = components["augmentation"].cls if "augmentation" in components else Augmentation
-    rules = [
-        (
-            getattr(loss, "paired", False) and trainer.discriminator_update == "separate",
-            f"trainer.discriminator_update=separate: {loss.__name__} compares real with fake; it needs joint",
-        ),
-        (
-            trainer.packing > 1 and config.architecture.conditional,
-            f"trainer.packing={trainer.packing}: the samples of a pack have no label in common; "
-            "use architecture.conditional=false",
-        ),
-        *(
-            (
-                c.cls.compares and trainer.discriminator_update == "separate",
-                f"trainer.discriminator_update=separate: {key} compares real with fake; it needs joint",
-            )
-            for key, c in components.items()
-            if issubclass(c.cls, Regularizer)
-        ),
-        (
-            getattr(augmentation, "adapts", ()) and not getattr(loss, "anchored", True),
-            f"augmentation: {augmentation.__name__} adapts to the sign of D's logits, and {loss.__name__} gives it no "
-            "meaning; choose another loss, or an augmentation that does not adapt, such as diffaugment",
-        ),
-        (
-            trainer.discriminator_update == "separate" and trainer.discriminator_forward == "concatenated",
-            "trainer.discriminator_forward=concatenated: separate updates cannot share one forward; use separate",
-        ),
-        (
-            trainer.compile and device.kind == "data_parallel",
-            "trainer.compile=true: torch.compile does not work under device=data_parallel; use device=ddp",
-        ),
-        (
-            device.processes is not None and device.kind != "ddp",
-            f"device.processes={device.processes}: device={device.kind} is one process; use device=ddp",
-        ),
-        (
-            device.sync_batchnorm and device.kind != "ddp",
-            f"device.sync_batchnorm=true: device={device.kind} has nothing to synchronise; use device=ddp",
-        ),
-        (
-            config.optimizer.warmup_steps >= trainer.steps,
-            f"optimizer.warmup_steps={config.optimizer.warmup_steps}: must be below trainer.steps={trainer.steps}",
-        ),
-        (
-            trainer.generator_start >= trainer.steps,
-            f"trainer.generator_start={trainer.generator_start}: must be below trainer.steps={trainer.steps}",
-        ),
-        (
-            trainer.stop_on and config.doctor is None,
-            f"trainer.stop_on={trainer.stop_on}: doctor=none finds nothing to stop on; use doctor=default",
-        ),
-        (
-            config.resume is not None and config.fork_from is not None,
-            "fork_from: cannot be combined with resume; fork_from starts a new run, resume goes on with one",
-        ),
-    ]
-    for broken, sentence in rules:
-        if broken:
-            raise UserError(sentence)
-    if not config.architecture.conditional:
-        refuse_conditioning(components)
+    for mistake in chain(_in_the_game(config, components), _in_the_run(config)):
+        raise UserError(mistake)
     return Experiment(dict(plain), config, components)
 
 
-def refuse_conditioning(components: Mapping[str, Component]) -> None:
-    """UserError where a way of conditioning is chosen for networks that get no labels."""
+def _in_the_game(config: Config, components: Mapping[str, Component]) -> Iterator[str]:
+    """What does not go together of the loss, the penalties, the augmentation and the conditioning."""
+    loss, trainer = components["loss"].cls, config.trainer
+    augmentation = components["augmentation"].cls if "augmentation" in components else Augmentation
+    comparing = [loss.__name__] if getattr(loss, "paired", False) else []
+    comparing += [key for key, c in components.items() if issubclass(c.cls, Regularizer) and c.cls.compares]
+    if comparing and trainer.discriminator_update == "separate":
+        yield f"trainer.discriminator_update=separate: {comparing[0]} compares real with fake; it needs joint"
+    if trainer.discriminator_forward == "concatenated" and trainer.discriminator_update == "separate":
+        yield "trainer.discriminator_forward=concatenated: separate updates cannot share one forward; use separate"
+    if getattr(augmentation, "adapts", ()) and not getattr(loss, "anchored", True):
+        yield (
+            f"augmentation: {augmentation.__name__} adapts to the sign of D's logits, and {loss.__name__} gives it no "
+            "meaning; choose another loss, or an augmentation that does not adapt, such as diffaugment"
+        )
+    if config.architecture.conditional and trainer.packing > 1:
+        yield (
+            f"trainer.packing={trainer.packing}: the samples of a pack have no label in common; "
+            "use architecture.conditional=false"
+        )
     for key in ("architecture.generator", "architecture.discriminator"):
-        if (chosen := components[key].values.get("conditioning")) is not None:
-            raise UserError(
-                f"{key}.conditioning={chosen}: the networks are unconditional; use architecture.conditional=true"
-            )
+        chosen = components[key].values.get("conditioning")
+        if chosen is not None and not config.architecture.conditional:
+            yield f"{key}.conditioning={chosen}: the networks are unconditional; use architecture.conditional=true"
+
+
+def _in_the_run(config: Config) -> Iterator[str]:
+    """What does not go together of the device, the number of steps and what begins or ends a run."""
+    trainer, device = config.trainer, config.device
+    if trainer.compile and device.kind == "data_parallel":
+        yield "trainer.compile=true: torch.compile does not work under device=data_parallel; use device=ddp"
+    if device.processes is not None and device.kind != "ddp":
+        yield f"device.processes={device.processes}: device={device.kind} is one process; use device=ddp"
+    if device.sync_batchnorm and device.kind != "ddp":
+        yield f"device.sync_batchnorm=true: device={device.kind} has nothing to synchronise; use device=ddp"
+    if config.optimizer.warmup_steps >= trainer.steps:
+        yield f"optimizer.warmup_steps={config.optimizer.warmup_steps}: must be below trainer.steps={trainer.steps}"
+    if trainer.generator_start >= trainer.steps:
+        yield f"trainer.generator_start={trainer.generator_start}: must be below trainer.steps={trainer.steps}"
+    if trainer.stop_on and config.doctor is None:
+        yield f"trainer.stop_on={trainer.stop_on}: doctor=none finds nothing to stop on; use doctor=default"
+    if config.resume is not None and config.fork_from is not None:
+        yield "fork_from: cannot be combined with resume; fork_from starts a new run, resume goes on with one"
 
 
 def _component_nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:

@@ -343,6 +343,7 @@ def test_help_needs_no_torch(tmp_path):
         ("+cout=3", "cout: no such key; did you mean 'count'?"),
         ("+device.kinds=cpu", "device.kinds: no such key; did you mean 'kind'?"),
         ("count=0", "count: found 0"),
+        ("frames=1001", "frames: found 1001"),
         ("count=many", "count: found 'many'"),
         (
             "count=1e18",
