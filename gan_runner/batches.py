@@ -26,11 +26,11 @@ def draw_latent(latent: Latent, count: int, noise: torch.Generator) -> Tensor:
     return latent.loc + latent.scale * draw(count, latent.dim, generator=noise)
 
 
-def draw_labels(num_classes: int, weights: Sequence[int], count: int, noise: torch.Generator) -> Tensor:
-    """Class numbers (count,) on the CPU, each as often as its weight beside the others; without weights equally."""
-    if not weights:
+def draw_labels(num_classes: int, cluster_sizes: Sequence[int], count: int, noise: torch.Generator) -> Tensor:
+    """Class numbers (count,) on the CPU: clusters by their size, other classes equally often."""
+    if not cluster_sizes:
         return torch.randint(num_classes, (count,), generator=noise)
-    ends = torch.tensor(weights).cumsum(0)
+    ends = torch.tensor(cluster_sizes).cumsum(0)
     return torch.searchsorted(ends, torch.randint(int(ends[-1]), (count,), generator=noise), right=True)
 
 
@@ -110,7 +110,7 @@ class Batches:
             z = self._mine(draw_latent(self.latent, self.size, noise))
             labels = None
             if self.num_classes:
-                drawn = draw_labels(self.num_classes, self.dataset.class_weights, self.size, noise)
+                drawn = draw_labels(self.num_classes, self.dataset.cluster_sizes, self.size, noise)
                 labels = self._mine(drawn)
             yield z, labels
 

@@ -34,7 +34,7 @@ def fit(
         is_logged = step % log_every == 0 or step == steps
         try:
             state, computed = take_step(state, batches.at(step), rates(step), is_logged)
-        except Left:  # by all processes, before anything was computed
+        except Left:  # by all processes, before anything was computed; what ends the training is raised there
             _end_of_step(observers, Moment(state.step, is_left=True, ending=Interrupted()))
         state.step = step
 

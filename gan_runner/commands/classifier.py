@@ -82,7 +82,7 @@ def build_labelled_images(node: Mapping[str, Any]) -> ArrayDataset:
             f"dataset: found samples of the shape {dataset.shape}; a classifier needs a finite number of grey or "
             f"colour images with sides of at least {SMALLEST_SIDE}"
         )
-    if dataset.class_weights:
+    if dataset.cluster_sizes:
         raise UserError(
             f"dataset.clusters={dataset.num_classes}: a classifier needs labels to learn, and clusters are none; "
             "use dataset.clusters=null"

@@ -130,6 +130,7 @@ def about(generator: TrainedGenerator, settings: ExportSettings) -> dict[str, An
         "value_range": (0, 1) if facts.is_image and facts.value_range is not None else facts.value_range,
         "num_classes": generator.num_classes,
         "class_names": facts.class_names if generator.num_classes else (),
+        "cluster_sizes": facts.cluster_sizes if generator.num_classes else (),
         "run": settings.run,
         "checkpoint": settings.checkpoint,
         "step": generator.step,

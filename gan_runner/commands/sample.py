@@ -34,7 +34,7 @@ from gan_runner.runs.generator import SAMPLE_BATCH, Checkpoint, TrainedGenerator
 NAMES_SHOWN = 20  # of classes, in a message
 ClassName = Annotated[str, Field(min_length=1)]  # or a class's number
 _GRID_LIMIT = 1024  # samples in grid.png
-_MOST_FRAMES = 1000  # between two seeds or classes: all are in memory at once
+_MOST_FRAMES = 1000  # between two seeds or classes, because those of all of them are in memory at once
 
 
 class SampleSettings(Section):
@@ -162,7 +162,7 @@ def find_class(key: str, label: str, generator: TrainedGenerator, run: str) -> i
 
 def row_names(generator: TrainedGenerator, rows: int) -> list[str]:
     """The class of each row of the grid; nothing of an unconditional generator, or of clusters, which are mixed."""
-    is_mixed = not generator.num_classes or generator.facts.class_weights
+    is_mixed = not generator.num_classes or generator.facts.cluster_sizes
     numbers = [] if is_mixed else [row % generator.num_classes for row in range(rows)]
     return pictures.class_labels(numbers, generator.facts.class_names)
 
@@ -170,19 +170,15 @@ def row_names(generator: TrainedGenerator, rows: int) -> list[str]:
 def draw_samples(generator: TrainedGenerator, settings: SampleSettings, label: int | None) -> Iterator[Tensor]:
     """`count` samples in batches; no sample depends on the count.
 
-    Without a label, each row of the grid is a class, and clusters are as frequent as in the data.
+    Without a label, each row of the grid is a class; clusters are mixed, each as frequent as in the data.
     """
-    starts, weights, noise = (
-        range(0, settings.count, SAMPLE_BATCH),
-        generator.facts.class_weights,
-        rng(settings.seed, "clusters"),
-    )
+    starts, noise = range(0, settings.count, SAMPLE_BATCH), rng(settings.seed, "clusters")
     for start, z in zip(starts, generator.latents(settings.seed), strict=False):
         row = torch.arange(start, start + SAMPLE_BATCH) // settings.columns
         if label is not None:
             labels = torch.full_like(row, label)
-        elif weights:
-            labels = draw_labels(generator.num_classes, weights, SAMPLE_BATCH, noise)
+        elif sizes := generator.facts.cluster_sizes:
+            labels = draw_labels(generator.num_classes, sizes, SAMPLE_BATCH, noise)
         else:
             labels = row % max(generator.num_classes, 1)
         yield generator(z, labels)[: settings.count - start]

@@ -106,10 +106,10 @@ def answering_signals(ranks: Ranks) -> Iterator[None]:
     """
 
     def answer() -> None:
-        with suppress(RuntimeError):  # this may be in the middle of another message
-            say("stopping as soon as all is saved; once more to stop at once")
-        if not stopping.asked:  # else it goes back and forth between them
-            ranks.tell_others()
+        if not stopping.asked:
+            with suppress(RuntimeError):  # this may be in the middle of another message
+                say("stopping as soon as all is saved; once more to stop at once")
+            ranks.tell_main()
         stopping.ask()
 
     stopping.begin()

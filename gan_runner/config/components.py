@@ -107,7 +107,8 @@ def check(plain: Mapping[str, Any]) -> Experiment:
     """Checks types, ranges, signatures and the rules between keys; raises `UserError` at the first mistake."""
     config = validate(Config, plain)
     components = {key: component(key, node, base) for key, (node, base) in _component_nodes(config).items()}
-    for mistake in chain(_in_the_game(config, components), _in_the_run(config)):
+    mistake = next(chain(_in_the_game(config, components), _in_the_run(config)), None)
+    if mistake is not None:
         raise UserError(mistake)
     return Experiment(dict(plain), config, components)
 
@@ -132,6 +133,8 @@ def _in_the_game(config: Config, components: Mapping[str, Component]) -> Iterato
             f"trainer.packing={trainer.packing}: the samples of a pack have no label in common; "
             "use architecture.conditional=false"
         )
+    if (clusters := components["dataset"].values.get("clusters")) is not None and not config.architecture.conditional:
+        yield f"dataset.clusters={clusters}: the networks are unconditional; use architecture.conditional=true"
     for key in ("architecture.generator", "architecture.discriminator"):
         chosen = components[key].values.get("conditioning")
         if chosen is not None and not config.architecture.conditional:

@@ -11,13 +11,14 @@ import torch
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
+from gan_runner.datasets.clustering import MOST_CLUSTERS
 from gan_runner.datasets.clustering import clusters as find_clusters
 from gan_runner.errors import UserError
 from gan_runner.randomness import rng
 
 Folder = Annotated[str, Field(min_length=1)]  # not empty, as an unset shell variable would be
 Range = tuple[FiniteFloat, FiniteFloat]
-NumClusters = Annotated[int, Field(ge=2)]
+NumClusters = Annotated[int, Field(ge=2, le=MOST_CLUSTERS)]
 
 
 _PIECE = 2**26  # values that are hashed at once
@@ -46,7 +47,7 @@ class Dataset(ABC):
     classifier: str | None = None  # the extractor for these classes that ships with the package
     num_modes = 0  # how many modes the data have; 0: unknown
     independent_channels = False  # whether each channel is an image of its own
-    class_weights: tuple[int, ...] = ()  # of clusters, how often each is drawn beside the others; (): equally often
+    cluster_sizes: tuple[int, ...] = ()  # how many images each class has, where the classes are clusters
     class_order: str | None = None  # how the classes got their numbers, where a run that goes on has to know
 
     def __init__(
@@ -104,7 +105,7 @@ class ArrayDataset(Dataset):
     `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, which are
     not changed. `labels` is (N,), integers below `num_classes`. `held_out` makes the data that training never sees.
     `samples` keeps a part of so many of them in memory, which is chosen at random by `samples_seed` alone. `clusters`
-    makes so many clusters of images the classes, in place of the labels.
+    makes so many clusters of images, which must be uint8, the classes in place of the labels.
     """
 
     def __init__(
@@ -160,9 +161,11 @@ class ArrayDataset(Dataset):
     def _cluster(self, count: int) -> None:
         if count > len(self):
             raise UserError(f"dataset.clusters is {count}; allowed: at most {len(self)}, one for each sample")
+        if self._data.dtype != torch.uint8 or self._data.dim() != 4:
+            raise ValueError(f"clusters are made of uint8 images (N, C, H, W), not of {self._data.dtype} {self.shape}")
         self.labels = find_clusters(self._data, count)
-        self.num_classes, self.class_names = count, tuple(map(str, range(count)))
-        self.class_weights = tuple(self.class_counts())
+        self.num_classes, self.class_names = count, tuple(f"cluster {number}" for number in range(count))
+        self.cluster_sizes = tuple(self.class_counts())
 
     def batch(self, number: int, size: int, seed: int, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
         if size > len(self):

@@ -1,7 +1,7 @@
-"""Classes that nobody named: groups of images that look alike.
+"""Groups of images that look alike, for networks to be conditioned on where there are no labels.
 
-Networks that are conditioned on them learn much as they do from labels, without any. Source: Sage et al., "Logo
-Synthesis and Manipulation with Clustered Generative Adversarial Networks" (2018, arXiv:1712.04407).
+Source: Sage et al., "Logo Synthesis and Manipulation with Clustered Generative Adversarial Networks" (2018,
+arXiv:1712.04407).
 """
 
 import torch
@@ -11,22 +11,23 @@ from torch import Tensor
 from gan_runner.randomness import rng
 
 _SIDE = 14  # of small copies, in values 0 … 63: fp32 then holds every sum of products exactly
-_AT_ONCE = 10_000  # images
+_VALUES_AT_ONCE = 2**24
 _FITTED_TO = 20_000  # images at most
-_CELLS = 1000  # at most
 _ROUNDS = 20
+MOST_CLUSTERS = 1000  # and cells, which are compared two by two
 
 
 def clusters(images: Tensor, count: int) -> Tensor:
     """The cluster (N,) of each of the images (N, C, H, W) of uint8: numbers below `count`.
 
-    k-means (Lloyd 1982) divides the images into many cells. Two cells are near each other if many images lie between
-    them (Martinetz and Schulten 1994): the two nearest become one until `count` are left. It computes in whole numbers,
-    so that every machine finds the same, with any number of threads.
+    k-means (Lloyd 1982) divides the images into cells, up to a thousand of twenty images or more. Then the two cells
+    that are most alike become one, until `count` are left. Alike are cells with many images that are near both, for
+    their sizes (after Martinetz and Schulten, "Topology representing networks", 1994); where no image is, the two whose
+    centres are nearest. It computes in whole numbers, so that every machine finds the same, with any number of threads.
     """
-    small = torch.cat([_small(part) for part in images.split(_AT_ONCE)])
-    centres = _k_means(small, max(count, min(_CELLS, len(small) // 20)))
-    return _merged(_nearest(small, centres, min(4, len(centres))), len(centres), count)
+    small = torch.cat([_small(part) for part in images.split(max(1, _VALUES_AT_ONCE // images[0].numel()))])
+    centres = _k_means(small, max(count, min(MOST_CLUSTERS, len(small) // 20)))
+    return _merged(_nearest(small, centres, min(4, len(centres))), centres, count)
 
 
 def _small(images: Tensor) -> Tensor:
@@ -58,24 +59,29 @@ def _nearest(small: Tensor, centres: Tensor, count: int) -> Tensor:
             distances.scatter_(1, found[-1], torch.inf)
         return torch.cat(found, dim=1)
 
-    return torch.cat([nearest_to(part) for part in small.split(_AT_ONCE)])
+    return torch.cat([nearest_to(part) for part in small.split(_VALUES_AT_ONCE // len(centres))])
 
 
-def _merged(nearest: Tensor, cells: int, count: int) -> Tensor:
+def _merged(nearest: Tensor, centres: Tensor, count: int) -> Tensor:
     """The cluster (N,) of each image, from the cells (N, …) that it is nearest to, the nearest first."""
-    cell = nearest[:, 0]
+    cell, cells = nearest[:, 0], len(centres)
     pairs = torch.cat([cell * cells + other for other in nearest[:, 1:].unbind(1)])
     between = pairs.bincount(minlength=cells**2).view(cells, cells).double()  # how many images, of each two cells
     between += between.T.clone()
     sizes = cell.bincount(minlength=cells).double()
-    likeness = (between / (sizes[:, None] * sizes)).nan_to_num(-1, posinf=-1).fill_diagonal_(-1)
+    likeness = (between / (sizes[:, None] * sizes)).nan_to_num(-1, posinf=-1).fill_diagonal_(-1)  # -1: no such pair
+    squares = centres.double().square().sum(1)
+    distance = squares[:, None] + squares - 2 * centres.double() @ centres.double().T
     became = torch.arange(cells)
     for _ in range(count, int((sizes > 0).sum())):
-        kept, gone = divmod(int(likeness.argmax()), cells)
+        closeness = likeness if likeness.max() > 0 else torch.where(likeness == 0, -distance, -torch.inf)
+        kept, gone = divmod(int(closeness.argmax()), cells)
         became[became == gone] = kept
         sizes[kept] += sizes[gone]
         between[kept] += between[gone]
         between[:, kept] = between[kept]
+        distance[kept] = torch.minimum(distance[kept], distance[gone])
+        distance[:, kept] = distance[kept]
         likeness[kept] = torch.where(likeness[kept] < 0, -1, between[kept] / (sizes[kept] * sizes))
         likeness[:, kept] = likeness[kept]
         likeness[gone] = likeness[:, gone] = -1

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from gan_runner.datasets.base import ArrayDataset, Dataset, first, in_one_line
@@ -18,16 +18,16 @@ class DataFacts(BaseModel):
     shape: tuple[int, ...]  # (C, H, W) for images, (D,) for vectors
     value_range: tuple[float, float] | None  # of the values that the networks see; None: unbounded
     num_classes: int  # 0: unlabelled
-    class_weights: tuple[NonNegativeInt, ...] = ()  # how often each is drawn beside the others; (): equally often
+    cluster_sizes: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()  # where the classes are clusters
     class_names: tuple[Annotated[str, AfterValidator(in_one_line)], ...] = ()  # by number; earlier versions kept none
 
     @model_validator(mode="after")
-    def _names_fit(self) -> "DataFacts":
-        for key, values in (("class_names", self.class_names), ("class_weights", self.class_weights)):
+    def _all_classes_have_them(self) -> "DataFacts":
+        for key, values in (("class_names", self.class_names), ("cluster_sizes", self.cluster_sizes)):
             if values and len(values) != self.num_classes:
                 raise ValueError(f"there are {len(values)} {key} for {self.num_classes} classes")
-        if self.class_weights and not any(self.class_weights):
-            raise ValueError("class_weights are all 0")
+        if self.cluster_sizes and not any(self.cluster_sizes):
+            raise ValueError("cluster_sizes are all 0")
         return self
 
     @classmethod
@@ -36,7 +36,7 @@ class DataFacts(BaseModel):
             shape=dataset.shape,
             value_range=dataset.value_range,
             num_classes=dataset.num_classes,
-            class_weights=dataset.class_weights,
+            cluster_sizes=dataset.cluster_sizes,
             class_names=dataset.class_names,
         )
 
@@ -75,8 +75,8 @@ def describe(dataset: Dataset) -> str:
         text = f"{kind}{form}{modes}, drawn anew for each batch"
     if not dataset.num_classes:
         return f"{text}; no labels" if facts.is_image else text
-    if dataset.class_weights:
-        smallest, largest = min(dataset.class_weights), max(dataset.class_weights)
+    if dataset.cluster_sizes:
+        smallest, largest = min(dataset.cluster_sizes), max(dataset.cluster_sizes)
         return f"{text}; {dataset.num_classes} clusters of {smallest:,} to {largest:,}"
     return f"{text}; classes {_classes(facts, dataset.class_counts())}"
 

@@ -42,6 +42,7 @@ class Images(ArrayDataset):
     ) -> None:
         files = ImageFiles.find(as_path("dataset.root", root), lists=(LIST,))
         in_text_order = class_order == "text"
+        labels_wanted, allow_empty = labels_wanted and clusters is None, allow_empty or clusters is not None
         classes = text_order(files) if in_text_order else find_classes(files, labels_wanted)
         if not (allow_empty or in_text_order):
             classes.refuse_empty(classes.images)  # before minutes of decoding

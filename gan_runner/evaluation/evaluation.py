@@ -197,7 +197,7 @@ class Evaluation:
 def _measurable(metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset) -> dict[str, Metric]:
     """The metrics that get the features or classes they need; a warning names the others."""
     classes = extractor.classes if extractor is not None else 0
-    if classes and dataset.num_classes and classes != dataset.num_classes and not dataset.class_weights:
+    if classes and dataset.num_classes and classes != dataset.num_classes and not dataset.cluster_sizes:
         raise UserError(f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}")
     available = {None, "features" if extractor is not None else None, "classes" if classes else None}
     left_out = {name: metric.needs for name, metric in metrics.items() if metric.needs not in available}

@@ -239,8 +239,10 @@ def how_to_make(dataset: Dataset, kind: Need) -> str:
     """A sentence that says how to get an extractor of this kind for `dataset`."""
     if len(dataset.shape) != 3:
         return "extractors look at images, which these data are not"
-    if dataset.num_classes > 1 and not dataset.class_weights:
+    if dataset.num_classes > 1 and not dataset.cluster_sizes:
         return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
+    if dataset.cluster_sizes:
+        return "clusters are no labels; evaluation.extractor=PATH takes a classifier of labelled images of this size"
     if kind == "classes":
         return "these data have no labels; evaluation.extractor=PATH takes a classifier of other images of this size"
     where = "github.com/toshas/torch-fidelity/releases"

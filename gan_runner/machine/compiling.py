@@ -28,6 +28,8 @@ from gan_runner.stopping import Left, stopping
 
 def why_not_compiled(state: State) -> str | None:
     """Why this step cannot be compiled, as the end of a sentence; None where nothing is known to speak against it."""
+    if torch._dynamo.config.disable:
+        return "torch.compile is switched off by TORCHDYNAMO_DISABLE"
     for name, network in state.networks():
         if not network.optimizer.as_function:
             return f"optimizer.{name}: {network.optimizer.kind} has no form that can be compiled"
@@ -77,13 +79,13 @@ class CompiledStep:
         kind = (tuple(update.due for update in batch.discriminator), batch.generator is None)
         if self.gave_up:
             return self.eagerly(state, batch, rates, measure)
+        if kind in self.kinds:
+            return self._run(self.kinds[kind], state, batch, rates)
+        say("compiling the step, which takes a minute or so …")
+        begun = time.perf_counter()
+        compiled = self.compile(_copy_of(step))
         try:
-            if kind in self.kinds:
-                return self._run(self.kinds[kind], state, batch, rates)
-            say("compiling the step, which takes a minute or so …")
-            begun = time.perf_counter()
             with heartbeat.long_work(), _may_leave_until_compiled(self.ranks):
-                compiled = self.compile(_copy_of(step))
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # perhaps in the middle of the step, which must not be taken again
@@ -96,9 +98,11 @@ class CompiledStep:
             self.gave_up = True
             say(f"warning: trainer.compile=true: the step cannot be compiled and is taken eagerly: {one_line(error)}")
             log_traceback(error)
-            return self.eagerly(state, batch, rates, measure)
-        say(f"compiled in {time.perf_counter() - begun:.1f} s")
-        self.kinds[kind] = compiled
+            taken = self.eagerly(state, batch, rates, measure)
+        else:
+            say(f"compiled in {time.perf_counter() - begun:.1f} s")
+            self.kinds[kind] = compiled
+        self.gave_up = self.ranks.any(self.gave_up)  # they compile the next kind of step together, or not at all
         return taken
 
     def _run(self, run: Compiled, state: State, batch: StepBatch, rates: Rates) -> tuple[State, Terms]:
@@ -117,30 +121,37 @@ class CompiledStep:
 
 @contextmanager
 def _may_leave_until_compiled(ranks: Ranks) -> Iterator[None]:
-    """A stop may leave the block until torch has compiled in all processes, and takes the step.
+    """A stop may leave the block as long as one of the processes compiles: then all of them leave it.
 
-    All leave it or none: whoever has compiled waits for the others, and hears whether one of them was asked to stop.
+    Whoever has compiled waits for the others before it takes the step, and hears whether one was asked to stop.
     """
-    leave: bool | None = None  # None: it is not known yet
+    leave: bool | None = None  # None: the others have not been asked yet
 
-    def meet(_: Any = None) -> None:
+    def meet() -> bool:
         nonlocal leave
         if leave is None:
             stopping.stay()
+            if stopping.asked:
+                ranks.tell_others()
             leave = ranks.any_when_all_are_there(stopping.asked)
-            if leave and sys.exc_info()[0] is None:
-                raise Left  # torch has compiled, and would take the step now
+        return leave
+
+    def compiled(_: Any) -> None:
+        """Called by torch, also where an error or a stop has ended the compilation, which is then on its way."""
+        if meet() and sys.exc_info()[0] is None:
+            raise Left  # torch counts the compilation as unfinished, in a process that ends
 
     callbacks = torch._dynamo.callback.callback_handler
-    callbacks.register_end_callback(meet)
+    callbacks.register_end_callback(compiled)
     try:
         with stopping.may_leave():
             yield
+    except BaseException:
+        if meet():
+            raise Left from None
+        raise
     finally:
-        callbacks.remove_end_callback(meet)
-        meet()  # where torch had not even begun
-        if leave:
-            raise Left
+        callbacks.remove_end_callback(compiled)
 
 
 def _may_change(guards: Sequence[Any]) -> list[bool]:

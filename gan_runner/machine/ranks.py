@@ -136,10 +136,17 @@ class Ranks:
         reduced.wait()
         return bool(found > 0)
 
+    def tell_main(self) -> None:
+        """Passes the signal to stop on to rank 0, if it is on this machine: it may be at work alone for long."""
+        self._tell(self._processes[:1])
+
     def tell_others(self) -> None:
-        """Passes the signal to stop on to the other processes on this machine: one may be at work alone for long."""
-        for rank, (machine, process) in enumerate(self._processes):
-            if rank != self.rank and machine == _machine():
+        """Passes the signal to stop on to all other processes on this machine."""
+        self._tell(self._processes)
+
+    def _tell(self, processes: Sequence[tuple[object, int]]) -> None:
+        for machine, process in processes:
+            if machine == _machine() and process != os.getpid():
                 with suppress(OSError):  # it has ended
                     os.kill(process, signal.SIGTERM)
 

@@ -61,7 +61,7 @@ class LabelAccuracy(Metric):
     def why_not_applicable(self, dataset: Dataset, conditional: bool) -> str | None:
         if not conditional:
             return "compares samples with the labels asked for, and this generator is not conditional"
-        if dataset.class_weights:
+        if dataset.cluster_sizes:
             return "compares samples with the labels asked for, and these are clusters"
         return super().why_not_applicable(dataset, conditional)
 

@@ -45,8 +45,8 @@ class Networks:
         """`count` samples in the data's own units, always of the same noise: classes in turn, clusters by size."""
         noise = rng(self.seed, "observer")
         z, labels = draw_latent(self.latent, count, noise), None
-        if self.num_classes and self.facts.class_weights:
-            labels = draw_labels(self.num_classes, self.facts.class_weights, count, noise)
+        if self.num_classes and self.facts.cluster_sizes:
+            labels = draw_labels(self.num_classes, self.facts.cluster_sizes, count, noise)
         elif self.num_classes:
             labels = torch.arange(count) % self.num_classes
         return self.sample(z, labels)

@@ -196,7 +196,9 @@ def build_take_step(experiment: Experiment, game: Game, state: State, ranks: Ran
 
     if not experiment.config.trainer.compile:
         return eagerly
-    if reason := why_not_compiled(state):
+    reason = why_not_compiled(state)
+    if ranks.any(reason is not None):
+        reason = reason or "another process cannot compile it"
         say(f"warning: trainer.compile=true: {reason}; the step is taken eagerly")
         return eagerly
     return CompiledStep(state, game, ranks, eagerly)

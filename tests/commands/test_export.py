@@ -122,6 +122,7 @@ def test_the_facts_tell_how_to_use_it(conditional, pattern, tmp_path):
         "value_range": [0, 1],
         "num_classes": CLASSES,
         "class_names": [f"class_{number}" for number in range(CLASSES)],
+        "cluster_sizes": [],
         "run": str(conditional),
         "checkpoint": "newest",
         "step": 6,

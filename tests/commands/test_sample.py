@@ -604,7 +604,7 @@ def test_a_tampered_configuration_is_refused_by_name(pattern):
 def test_clusters_are_as_frequent_as_in_the_data(trained_clusters, tmp_path):
     """No label was seen, so none is shown; one that is asked for is the number of a cluster."""
     run, generator = f"run={trained_clusters}", load_generator(trained_clusters, [], torch.device("cpu"), "newest")
-    weights = torch.tensor(generator.facts.class_weights)
+    weights = torch.tensor(generator.facts.cluster_sizes)
     assert weights.tolist() == [3, 9] or weights.tolist() == [9, 3]
     of_each = np.stack(
         [samples(run, "count=640", f"label={label}", f"out={tmp_path / str(label)}") for label in (0, 1)]

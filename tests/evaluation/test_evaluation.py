@@ -279,7 +279,7 @@ def test_clusters_of_digits_are_measured_as_digits_and_not_by_their_labels(tmp_p
 
     figures = Evaluation(experiment, dataset, torch.device("cpu"))(drawn, 0, False).figures
     assert figures.keys() == {"fid", "class_kl", "classes_found"}
-    assert torch.cat(asked).bincount(minlength=7).tolist() == list(dataset.class_weights)
+    assert torch.cat(asked).bincount(minlength=7).tolist() == list(dataset.cluster_sizes)
     experiment = check(composition.plain(composition.compose([*words[:4], "metric=[label_accuracy]"], "train")))
     with pytest.raises(UserError, match=r"label_accuracy: compares .* labels asked for, and these are clusters"):
         Evaluation(experiment, dataset, torch.device("cpu"))

@@ -10,8 +10,11 @@ import torch
 
 from gan_runner.errors import UserError
 from gan_runner.machine import ranks as ranks_module
+from gan_runner.machine.compiling import CompiledStep
 from gan_runner.machine.ranks import Ranks
+from gan_runner.step import step
 from tests.machine.world import environments
+from tests.test_step import Run
 
 
 def together(processes: int, work) -> list[int | None]:
@@ -122,3 +125,27 @@ def test_whoever_waits_for_rank_0_notices_that_it_died():
     begun = time.monotonic()
     assert together(2, work) == [9, 0]
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_one_process_cannot_compile_all_take_eagerly():
+    """Else whoever compiles the next kind of step would wait for the one that does not."""
+    run = Run("dataset=ring", "trainer.batch_size=8", "regularizer=r1", "regularizer.r1.interval=2", "device=cpu")
+
+    def work(ranks: Ranks) -> None:
+        def eagerly(state, batch, rates, measure):
+            return step(state, batch, rates, run.game, measure, average=ranks.average)
+
+        def backend(graph, inputs, **_):
+            if not ranks.is_main:
+                raise RuntimeError("no space left")
+            return graph
+
+        take_step = CompiledStep(run.state, run.game, ranks, eagerly, backend)
+        for number in (1, 2, 3):
+            take_step(run.state, run.batch(number), run.schedule(number), True)
+        assert take_step.gave_up
+        weights = torch.cat([weight.detach().flatten() for weight in run.state.discriminator.parameters])
+        torch.testing.assert_close(ranks.mean(weights.clone()), weights, rtol=0, atol=1e-12)  # both have all gradients
+
+    assert together(2, work) == [0, 0]
