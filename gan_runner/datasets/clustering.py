@@ -74,8 +74,9 @@ def _merged(nearest: Tensor, centres: Tensor, count: int) -> Tensor:
     distance = squares[:, None] + squares - 2 * centres.double() @ centres.double().T
     became = torch.arange(cells)
     for _ in range(count, int((sizes > 0).sum())):
-        closeness = likeness if likeness.max() > 0 else torch.where(likeness == 0, -distance, -torch.inf)
-        kept, gone = divmod(int(closeness.argmax()), cells)
+        kept, gone = divmod(int(likeness.argmax()), cells)
+        if likeness[kept, gone] == 0:
+            kept, gone = divmod(int(torch.where(likeness == 0, distance, torch.inf).argmin()), cells)
         became[became == gone] = kept
         sizes[kept] += sizes[gone]
         between[kept] += between[gone]
