@@ -83,9 +83,9 @@ class CompiledStep:
             return self._run(self.kinds[kind], state, batch, rates)
         say("compiling the step, which takes a minute or so …")
         begun = time.perf_counter()
-        compiled = self.compile(_copy_of(step))
         try:
             with heartbeat.long_work(), _may_leave_until_compiled(self.ranks):
+                compiled = self.compile(_copy_of(step))
                 taken = self._run(compiled, state, batch, rates)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # perhaps in the middle of the step, which must not be taken again
