@@ -241,9 +241,8 @@ def how_to_make(dataset: Dataset, kind: Need) -> str:
         return "extractors look at images, which these data are not"
     if dataset.num_classes > 1 and not dataset.cluster_sizes:
         return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
-    if dataset.cluster_sizes:
-        return "clusters are no labels; evaluation.extractor=PATH takes a classifier of labelled images of this size"
     if kind == "classes":
-        return "these data have no labels; evaluation.extractor=PATH takes a classifier of other images of this size"
+        lack = "clusters are no labels" if dataset.cluster_sizes else "these data have no labels"
+        return f"{lack}; evaluation.extractor=PATH takes a classifier of other images of this size"
     where = "github.com/toshas/torch-fidelity/releases"
     return f"evaluation.extractor=PATH takes Inception's weights: {INCEPTION} from {where}"
