@@ -104,8 +104,8 @@ class ArrayDataset(Dataset):
 
     `data` is (N, *shape): uint8 images, whose 0…255 becomes `value_range` batch by batch, or float32 vectors, which are
     not changed. `labels` is (N,), integers below `num_classes`. `held_out` makes the data that training never sees.
-    `samples` keeps a part of so many of them in memory, which is chosen at random by `samples_seed` alone. `clusters`
-    makes so many clusters of images, which must be uint8, the classes in place of the labels.
+    `samples=n` keeps n of them in memory, chosen at random by `samples_seed` alone. `clusters=k` divides uint8 images
+    into k clusters, which become the classes in place of the labels.
     """
 
     def __init__(

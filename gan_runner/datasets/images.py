@@ -21,6 +21,8 @@ class Images(ArrayDataset):
     `crop`, are skipped. Raises `UserError` if fewer than two are left, if none is left of a class, unless
     `allow_empty`, or if `root` is not a folder or zip of images.
 
+    With `clusters`, folders are no classes, and all images count.
+
     The runner gives `labels_wanted`: whether to leave out images without a class rather than have no labels at all; and
     `class_order`, which is "text" in a run that an earlier version began: its classes keep the numbers that they have.
     """
