@@ -28,6 +28,10 @@ CLASS_NAMES = {  # by number; a digit is its own name
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
+FIRST_LABELS = {  # by split; the files of both have the same names and sizes
+    "mnist": {"train": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4), "test": (7, 2, 1, 0, 4, 1, 4, 9, 5, 9)},
+    "fashion_mnist": {"train": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5), "test": (9, 2, 1, 1, 6, 1, 4, 6, 5, 7)},
+}
 _MOST_BYTES = 2**30  # that a gzipped file unpacks to: twenty times what the digits take
 FILE_PREFIX = {"train": "train", "test": "t10k"}
 
@@ -36,7 +40,8 @@ class MNIST(ArrayDataset):
     """Digits or fashion: grey images (1, 28, 28), or resized, in ten classes, 60,000 to train and 10,000 to test.
 
     The IDX files, gzipped or not, are in `root` or where torchvision puts them; if they are missing, `download` fetches
-    them through torchvision. Raises `UserError` if they are missing, damaged or contradict each other.
+    them through torchvision. Raises `UserError` if they are missing or damaged, contradict each other, or are those of
+    the other variant.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class MNIST(ArrayDataset):
             )
         if (labels > 9).any():
             raise UserError(f"dataset.root: '{labels_file}' has the label {labels.max()}; allowed: 0 to 9")
+        _refuse_the_other(variant, split, labels, labels_file)
         test = partial(MNIST, variant=variant, root=root, download=False, split="test")
         has_test = split == "train" and all(_find("test", folder, raw).values())
         super().__init__(
@@ -166,6 +172,15 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     if len(content) != expected:
         raise UserError(f"dataset.root: '{path}' is damaged: it holds {len(content)} bytes, expected {expected}")
     return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(sizes))
+
+
+def _refuse_the_other(variant: str, split: str, labels: Tensor, file: Path) -> None:
+    for other, first_labels in FIRST_LABELS.items():
+        if other != variant and tuple(labels[:10].tolist()) == first_labels[split]:
+            raise UserError(
+                f"dataset.root: '{file}' belongs to {other}, not to {variant}; give the folder of {variant}'s "
+                f"files, or type dataset={other}"
+            )
 
 
 def _find(split: str, *folders: Path) -> dict[str, Path | None]:

@@ -55,6 +55,27 @@ def test_fashion_and_digits_share_a_root_in_torchvision_s_layout(tmp_path: Path)
         mnist(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("variant", "other", "split", "first"),
+    [
+        ("fashion_mnist", "mnist", "train", "504192131435"),
+        ("fashion_mnist", "mnist", "test", "721041495906"),
+        ("mnist", "fashion_mnist", "train", "900302725509"),
+        ("mnist", "fashion_mnist", "test", "921161465745"),
+    ],
+)
+def test_files_of_the_other_variant_are_refused(
+    tmp_path: Path, variant: str, other: str, split: str, first: str
+) -> None:
+    labels = np.array([int(digit) for digit in first], np.uint8)
+    prefix = {"train": "train", "test": "t10k"}[split]
+    write(tmp_path, prefix=prefix, labels=idx(labels))
+    file = tmp_path / f"{prefix}-labels-idx1-ubyte"
+    with pytest.raises(UserError, match=f"^dataset.root: '{file}' belongs to {other}, not to .* type dataset={other}"):
+        mnist(tmp_path, variant=variant, split=split)
+    assert len(mnist(tmp_path, variant=other, split=split)) == 12
+
+
 def test_only_the_files_of_the_split_are_needed(tmp_path: Path) -> None:
     write(tmp_path, prefix="t10k")
     assert_is_the_data(mnist(tmp_path, split="test"))
