@@ -15,8 +15,9 @@ from tests.sweeps.test_sweep import DIGITS, moods, moody, states  # noqa: F401 (
 )
 def test_jobs_are_isolated_and_counted(gan_train, moody, launcher, module, settings):  # noqa: F811
     pytest.importorskip(module)
-    words = (*moods("good", "raises", "killed"), "name=foreign", *DIGITS, f"hydra/launcher={launcher}")
-    ended = gan_train(*words, *settings)
+    ended = gan_train(
+        *moods("good", "raises", "killed"), "name=foreign", *DIGITS, f"hydra/launcher={launcher}", *settings
+    )
     assert ended.returncode == 1, ended.stderr
     assert states(moody / "outputs/foreign") == {
         "mood-good": "completed",
@@ -25,8 +26,14 @@ def test_jobs_are_isolated_and_counted(gan_train, moody, launcher, module, setti
     }
     assert "mood-killed: failed after" in ended.stderr
     assert "was killed by SIGKILL" in ended.stdout
+
+
+def test_the_same_command_goes_on(gan_train, moody):  # noqa: F811
+    words = (*moods("raises"), "name=foreign", *DIGITS, "hydra/launcher=basic")
+    assert gan_train(*words).returncode == 1
     (moody / "bad").unlink()
-    assert gan_train(*words, *settings).returncode == 0
+    assert gan_train(*words).returncode == 0
+    assert states(moody / "outputs/foreign") == {"job": "completed"}
 
 
 def test_all_jobs_refused(gan_train, moody):  # noqa: F811
