@@ -146,8 +146,8 @@ class Progress:
     def __init__(
         self, unit: str, total: int, done: int = 0, parent: "Progress | None" = None, pause: float = 0.0
     ) -> None:
-        self._unit, self._total, self._first = unit, total, done
-        self._lines, self._pause = done * _LINES // total, pause if parent is None else PAUSE
+        self._unit, self._total, self._first = unit, max(1, total), done
+        self._lines, self._pause = done * _LINES // self._total, pause if parent is None else PAUSE
         self._begun = self._said = time.perf_counter()
         self._bar: Any = Progress._shared
         self._is_inner = parent is not None or self._bar is not None

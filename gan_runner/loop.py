@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterable
 
+import torch
+
 from gan_runner.batches import Batches
 from gan_runner.observers.base import Interrupted, Moment, Observer, Observers, Row
 from gan_runner.state import State
@@ -39,6 +41,8 @@ def fit(
         state.step = step
 
         if any(observer.is_due(step) for observer in observers):
+            if state.device.type != "cpu":
+                torch.accelerator.synchronize(state.device)  # what is queued there has yet to be computed
             moment = Moment(step, computed, trained=(step - seen, time.perf_counter() - since))
             _look(observers.first, moment)
             _end_of_step(observers, moment)

@@ -18,7 +18,9 @@ from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
 Moments = dict[str, list[Tensor]]  # by name, one for each parameter
-StateOf = dict[int, dict[str, Any]]  # as in torch's state_dict()["state"]: by the number of the parameter, then by name
+# As in torch's state_dict()["state"]: by the number of the parameter, then by name. Under -1, -2, … stands what an
+# optimizer keeps of its first, second, … group of parameters.
+StateOf = dict[int, dict[str, Any]]
 
 
 class Optimizer(ABC):
@@ -66,10 +68,18 @@ class OwnStep(Optimizer):
         raise TypeError(f"{self.kind} is no function of tensors, which could be stacked")
 
     def state_dict(self) -> StateOf:
-        return self.optimizer.state_dict()["state"]
+        state: StateOf = {**self.optimizer.state_dict()["state"]}
+        for number, group in enumerate(self.optimizer.param_groups):  # Schedule-Free counts there, Prodigy adapts
+            numbers = {name: value for name, value in group.items() if isinstance(value, int | float | Tensor)}
+            state[-1 - number] = {name: value for name, value in numbers.items() if name != "lr"}
+        return state
 
     def load_state_dict(self, state: Mapping[int, Mapping[str, Any]]) -> None:
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        of_parameters = {number: moments for number, moments in state.items() if number >= 0}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of_parameters})
+        for number, group in enumerate(self.optimizer.param_groups):
+            for name, value in state.get(-1 - number, {}).items():  # a checkpoint of an earlier version has none
+                group[name] = value.to(group["params"][0].device) if isinstance(value, Tensor) else value
         for parameter, moments in self.optimizer.state.items():
             for name, moment in moments.items():
                 if isinstance(moment, Tensor) and moment.shape == parameter.shape:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,14 +56,15 @@ def refuse_unwritable(out: Path, ending: str, why_kept: str = "it is not overwri
         raise UserError(f"out={out}: nothing can be written to '{folder}': {error.strerror}") from error
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes], durable: bool = True, shared: bool = False) -> None:
     """Writes a file, given whole or in parts: after a crash, it holds either its old content or all of the new.
 
     `durable` covers a crash of the machine; without it only the process may crash, and writing is fifty times as fast.
+    `shared`: several processes may write the file at once; without it, the next write removes what a crash has left.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp" if shared else f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb" if shared else "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             if durable:

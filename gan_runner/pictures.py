@@ -155,6 +155,14 @@ def png(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
+def checked(picture: Any) -> Picture:
+    """The picture; `TypeError` if what a user's own class made is none."""
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+        found = f"{picture.dtype}, {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise TypeError(f"a picture is an array (height, width, 3) of uint8; found {found}")
+    return picture
+
+
 def save(path: Path, picture: Picture) -> None:
     """Writes a PNG file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,15 +254,18 @@ def scatter(real: Tensor, fake: Tensor) -> Picture:
     return _draw(figure)
 
 
-def theory(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor, real_target: float = 1.0) -> Picture:
-    """Both densities, the discriminator D(x), and the best one, p_data / (p_data + p_g) times `real_target`."""
+def theory(
+    x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, best: Tensor | None = None, real_target: float = 1.0
+) -> Picture:
+    """Both densities, D(x), and where there is one the best D, p_data / (p_data + p_g) times `real_target`."""
     figure, axes = _figure()
     axes.plot(x, p_data, color="C0", label="p_data")
     axes.plot(x, p_g, color="C2", label="p_g")
     axes.set(xlabel="x", ylabel="density")
     right = axes.twinx()
-    times = "" if real_target == 1 else f"{real_target:g} "
-    right.plot(x, best, color="C3", linestyle="--", label=f"D* = {times}p_data / (p_data + p_g)")
+    if best is not None:
+        times = "" if real_target == 1 else f"{real_target:g} "
+        right.plot(x, best, color="C3", linestyle="--", label=f"D* = {times}p_data / (p_data + p_g)")
     right.plot(x, d, color="C1", label="D")
     right.set(ylabel="D(x)", ylim=(-0.02, 1.02))
     figure.legend(loc="outside upper center", ncols=4, fontsize=8)

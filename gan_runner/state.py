@@ -152,6 +152,8 @@ class State:
         self.discriminator.module.load_state_dict(kept["discriminator"])
         if self.average is not None and "ema" in kept:
             self.average.load_state_dict(kept["ema"])
+        elif self.average is not None:  # of a run without one, from which this one is forked
+            self.average.module.load_state_dict(kept.get("generator", {}))
 
     def load_progress(self, kept: Kept, step: int) -> None:
         """Takes the rest: moments, penalties, and the step after which it was written. Errors as of `load_weights`."""

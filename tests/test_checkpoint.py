@@ -116,6 +116,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_of_two_that_write_a_shared_file_at_once_each_publishes_all_of_its_own(tmp_path):
+    path = tmp_path / "file"
+
+    def content():
+        yield b"first "
+        checkpoint.write_atomically(path, b"another's", shared=True)
+        assert path.read_bytes() == b"another's"
+        yield b"and last"
+
+    checkpoint.write_atomically(path, content(), shared=True)
+    assert path.read_bytes() == b"first and last"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     path, synced = tmp_path / "file", []
     fsync = os.fsync

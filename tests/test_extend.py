@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from gan_runner.pictures import checked
+from gan_runner.state import NETWORKS
 from tests.training import TINY, assert_same_end, pictures, rows, scalars, status
 
 CLASSES = """
@@ -120,6 +123,38 @@ def test_the_same_command_goes_on(at_once, typed):
     assert_same_end(at_once, Path("run"))
 
 
+SLOWER = """
+import torch
+
+
+class Slower(torch.optim.Optimizer):
+    def __init__(self, params, lr: float):
+        super().__init__(params, {"lr": lr, "k": 0, "sum": torch.zeros(())})
+
+    def step(self):
+        for group in self.param_groups:
+            group["k"] += 1
+            group["sum"] += group["lr"]
+            for p in group["params"]:
+                p.data.sub_(p.grad, alpha=group["sum"].item() / group["k"] ** 2)
+"""
+
+
+def test_what_an_optimizer_keeps_of_all_its_parameters_goes_on_too(typed):
+    Path("slower.py").write_text(SLOWER)
+    words = [
+        *TINY,
+        "metric=[]",
+        "trainer.sample_every=10",
+        *(f"optimizer.{network}._target_=slower.Slower" for network in NETWORKS),
+    ]
+    words += [f"~optimizer.{network}.{key}" for network in NETWORKS for key in ("betas", "fused")]
+    assert typed(*words, "trainer.steps=20", "hydra.run.dir=at_once").status == 0
+    for steps in (10, 20):
+        assert typed(*words, f"trainer.steps={steps}", "hydra.run.dir=run").status == 0
+    assert_same_end(Path("at_once"), Path("run"))
+
+
 def test_resume_needs_trust(at_once, typed, refused):
     assert typed(*MINE, "trainer.steps=10", "hydra.run.dir=run").status == 0
     for trust in ((), ("trust=[other]",), ("trust=[my_pack]",)):
@@ -163,6 +198,19 @@ def test_mistakes_in_a_user_s_own_keys(package, refused, override, said):
     line = refused(*MINE, override)
     for part in said:
         assert part in line
+
+
+def test_what_is_annotated_for_type_checkers_alone_is_taken_as_it_is(package, typed):
+    lines = (
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from x import X\n"
+    )
+    Path("my_package.py").write_text(lines + CLASSES.replace("scale: float", "scale: X"))
+    assert typed(*MINE, "trainer.steps=5", "hydra.run.dir=run").status == 0
+
+
+def test_a_class_that_does_not_say_its_keys_is_refused(refused):
+    line = refused(*TINY, "+observer.own={_target_:builtins.dict}")
+    assert "observer.own._target_: dict does not say which keys it has" in line
 
 
 def test_a_class_that_raises_is_named(package, refused):
@@ -233,6 +281,13 @@ class Fails:
         raise ZeroDivisionError(f"at {step}")
 
 
+class Grey:
+    every = 4
+
+    def __call__(self, step, networks, row):
+        return {"square": np.zeros((4, 6, 1), np.uint8)}
+
+
 class Numberless:
     def __call__(self, step, networks, row):
         return {}
@@ -266,6 +321,19 @@ def test_an_observer_that_raises_is_reported_and_the_run_goes_on(typed):
     assert "ZeroDivisionError: at 8" in log
     assert 'looks.py", line' in log
     assert rows(Path("run"))[-1]["step"] == 10
+
+
+def test_what_is_no_picture_is_reported_and_the_run_goes_on(typed):
+    ended = typed(*TINY, "trainer.steps=4", "hydra.run.dir=run", *observers("Grey"))
+    assert ended.status == 0
+    found = "a picture is an array (height, width, 3) of uint8; found uint8, (4, 6, 1)"
+    assert f"observer.grey failed at step 4: TypeError: {found}" in ended.err
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 6, 3)), np.zeros((4, 6), np.uint8), torch.zeros(4, 6, 3)])
+def test_pictures_have_three_channels_of_uint8(picture):
+    with pytest.raises(TypeError, match="a picture is an array"):
+        checked(picture)
 
 
 def test_what_is_no_observer_is_refused(typed, refused):

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from torch import nn
 
+from gan_runner.config.schema import Latent
+from gan_runner.datasets import DataFacts, Gaussian1D
+from gan_runner.observers.grids import Grids
+from gan_runner.observers.networks import Networks
 from gan_runner.pictures import (
     class_labels,
     evolution,
@@ -18,6 +23,8 @@ from gan_runner.pictures import (
     shade,
     theory,
 )
+from gan_runner.runs.logger import Logger
+from gan_runner.state import NetworkState, State
 
 GRAY, BLUE, RED, VIOLET = [128, 128, 128], [40, 80, 220], [220, 50, 40], [160, 40, 200]
 
@@ -109,6 +116,22 @@ def test_names_of_columns_stand_above_them_and_change_nothing_in_the_grid(side, 
         assert abs((found.min() + found.max()) / 2 - middle) <= 3
     assert (named[: len(named) - len(rows), :-width] == 255).all()
     assert len(above) < 250
+
+
+class Label(nn.Module):
+    """A generator of one pixel, a thousandth of the label."""
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return labels.view(-1, 1, 1, 1) / 1000
+
+
+def test_of_a_thousand_classes_the_first_hundred_have_a_row(tmp_path):
+    facts = DataFacts(shape=(1, 1, 1), value_range=(0.0, 1.0), num_classes=1000)
+    state = State(NetworkState(Label(), None), NetworkState(nn.Linear(1, 1), None))
+    networks = Networks(state, facts, Latent(dim=1, distribution="normal", loc=0.0, scale=1.0), 1000, seed=0)
+    logger = Logger(tmp_path, 0, lambda row: row)
+    samples = Grids(1, 1, networks, Gaussian1D(0.0, 1.0), (8, 2), tmp_path, logger).sample()
+    assert torch.equal(samples.flatten(), torch.arange(100).repeat_interleave(2) / 1000)
 
 
 def test_rows_of_real_and_generated_samples_carry_the_names_of_their_classes():

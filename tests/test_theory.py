@@ -5,8 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_runner.datasets import Gaussian1D
+from gan_runner.config.schema import Latent
+from gan_runner.datasets import DataFacts, Gaussian1D
 from gan_runner.observers import theory
+from gan_runner.observers.base import Moment
+from gan_runner.observers.networks import Networks
+from gan_runner.runs.logger import Logger
+from gan_runner.state import MovingAverage, NetworkState, State
 from gan_runner.status import Status
 from tests.training import rows, status, train
 
@@ -20,6 +25,17 @@ class Logit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.slope * x.squeeze(1)
+
+
+class Shift(nn.Module):
+    """A generator that adds a number."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.tensor(number))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.number
 
 
 DATA = Gaussian1D(-1.0, 1.0)
@@ -48,6 +64,26 @@ def test_smoothed_labels_lower_the_best_discriminator():
 
     assert theory.compare(DATA, MADE, Smoothed(-2.0), real_target=0.9)[0] < 0.05
     assert theory.compare(DATA, MADE, Smoothed(-2.0))[0] == pytest.approx(0.1, abs=0.01)
+
+
+def test_without_a_best_discriminator_there_is_no_gap(tmp_path):
+    gap, picture = theory.compare(DATA, MADE, Logit(-2.0), real_target=None)
+    assert np.isnan(gap)
+    assert not np.array_equal(picture, theory.compare(DATA, MADE, Logit(-2.0))[1])
+    every = ("trainer.steps=4", "trainer.sample_every=2", "device=cpu", "doctor=none", "metric=[]")
+    for loss, is_ratio in (("nonsaturating", True), ("hinge", False), ("relativistic", False)):
+        assert train(tmp_path / loss, "dataset=gaussian_1d", "architecture=linear_1d", f"loss={loss}", *every) == 0
+        assert any("theory/discriminator_gap" in row for row in rows(tmp_path / loss)) == is_ratio
+
+
+def test_the_density_is_that_of_the_generator_that_the_discriminator_plays_against(tmp_path):
+    generator, discriminator = Shift(1.0), Logit(-2.0)
+    state = State(NetworkState(generator, None), NetworkState(discriminator, None), MovingAverage(Shift(5.0), 0.999))
+    facts, latent = DataFacts.of(DATA), Latent(dim=1, distribution="normal", loc=0.0, scale=1.0)
+    networks, moment = Networks(state, facts, latent, num_classes=0, seed=0), Moment(1)
+    logger = Logger(tmp_path, 0, lambda row: row)
+    theory.Theory(1, 1, networks, DATA, (1, 4), tmp_path, logger, real_target=1.0).draw(torch.zeros(4, 1), moment)
+    assert moment.row["theory/discriminator_gap"] < 0.05
 
 
 def test_one_stray_sample_does_not_hide_the_others():

@@ -287,6 +287,16 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(tmp_path):
     assert_same_end(tmp_path / "true", tmp_path / "stopped")
 
 
+def test_an_average_begins_with_the_weights_of_a_run_without_one():
+    plain = initial_state(experiment_of(*OVERRIDES, "seed=1"))
+    forked = initial_state(experiment_of(*OVERRIDES, "trainer.ema_decay=0.9"))
+    forked.load_weights(plain.to_checkpoint())
+    kept, average = plain.generator.module.state_dict(), forked.sampled.state_dict()
+    assert forked.sampled is not forked.generator.module
+    assert kept.keys() == average.keys()
+    assert all(torch.equal(kept[name], average[name]) for name in kept)
+
+
 def test_an_optimizer_that_cannot_be_compiled_is_named(tmp_path, capsys):
     own = "optimizer.generator={_target_:torch.optim.Adagrad,lr:0.01}"
     words = [word for word in OVERRIDES if not word.startswith("optimizer.generator")]

@@ -57,7 +57,8 @@ def watch_from_main(training: Training, measures: Measures, directory: RunDirect
     grid_kind: Callable[..., Grids] = Grids
     is_plain = settings.packing == 1 and training.game.augmentation is None  # else D sees other numbers than the data's
     if isinstance(training.dataset, Gaussian1D) and is_plain:
-        grid_kind = partial(Theory, real_target=training.game.loss.real_target)
+        loss = training.game.loss
+        grid_kind = partial(Theory, real_target=loss.real_target if loss.density_ratio else None)
     shape = (settings.sample_rows, settings.sample_columns)
     grids = grid_kind(
         settings.sample_every, steps, networks, training.dataset, shape, directory.path / "samples", logger

@@ -8,6 +8,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, get_type_hints
@@ -179,8 +180,13 @@ def _component_nodes(config: Config) -> dict[str, tuple[dict[str, Any], type]]:
 def component(key: str, node: Mapping[str, Any], base: type) -> Component:
     """The class that `node` names, a subclass of `base`, and its keys, checked against its signature."""
     cls = locate(key, node.get("_target_"), base)
-    signature = inspect.signature(cls)
-    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    try:
+        signature = inspect.signature(cls)
+    except ValueError as error:  # of a class that is not written in Python
+        raise UserError(f"{key}._target_: {cls.__name__} does not say which keys it has") from error
+    hints: dict[str, Any] = {}
+    with suppress(NameError):  # of what is imported for type checkers alone: such values are not checked
+        hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     injected = INJECTED.get("regularizer" if base is Regularizer else key, ())
     own = {name: p for name, p in signature.parameters.items() if name not in injected}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in own.values())
@@ -233,7 +239,7 @@ def locate(key: str, target: Any, base: type) -> type:
         wanted = "a class" if base is object else f"a {base.__module__}.{base.__qualname__}"
         raise UserError(f"{key}._target_: {target} is not {wanted}")
     if found is base and base is not object:
-        raise UserError(f"{key}._target_: {target} is what every choice is made from, and none by itself")
+        raise UserError(f"{key}._target_: {target} is the base class; name one of its subclasses")
     if undefined := sorted(getattr(found, "__abstractmethods__", ())):
         every = f"every {base.__qualname__} must"
         raise UserError(f"{key}._target_: {target} does not define what {every}: {', '.join(undefined)}")

@@ -42,10 +42,12 @@ class CelebA(ArrayDataset):
     ) -> None:
         files = ImageFiles.find(_locate(as_path("dataset.root", root)), lists=(PARTITION, ATTRIBUTES))
         names = list(files.stamps)
+        has_test = False
         if split != "all":
             lines = _read_list(files.root, PARTITION, f"dataset.split={split}")
             splits = _column(PARTITION, lines, 1, names, {"0": "train", "1": "valid", "2": "test"})
             names = [name for name, its_split in zip(names, splits, strict=True) if its_split == split]
+            has_test = splits.count("test") >= 2  # of a part of the images, perhaps all are to train on
         pixels, names, skipped = load(files, names, size, crop, channels=3)
         labels = None
         if attribute is not None:
@@ -67,7 +69,7 @@ class CelebA(ArrayDataset):
             samples=samples,
             samples_seed=samples_seed,
             clusters=clusters,
-            held_out=partial(test, value_range=value_range) if split == "train" else None,
+            held_out=partial(test, value_range=value_range) if split == "train" and has_test else None,
         )
 
 

@@ -94,7 +94,7 @@ class _Entry:
                     index = decode_into(file)
                     file.flush()
                     os.replace(file.name, self.pixels)
-                    write_atomically(self._index, index.model_dump_json().encode(), durable=False)
+                    write_atomically(self._index, index.model_dump_json().encode(), durable=False, shared=True)
                 return index
         except OSError as error:
             raise UserError(

@@ -170,7 +170,7 @@ class Evaluation:
                     extractor_hash=extractor.hash if extractor else None,
                 )
             if with_pictures and (picture := metric.picture(samples, real, self.dataset)) is not None:
-                report.pictures[name] = picture
+                report.pictures[name] = pictures.checked(picture)
         self._advance(metric.samples, name)
 
     def _slices(self, metric: Metric, samples: Samples, real: Samples) -> tuple[Samples, Samples]:

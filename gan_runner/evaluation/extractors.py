@@ -185,7 +185,7 @@ def extract_cached(images: Images, extractor: Extractor, advance: Advance) -> Ex
     kept = {"features": features} | ({} if classes is None else {"classes": classes})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, safetensors.torch.save(kept))
+        write_atomically(path, safetensors.torch.save(kept), shared=True)
     except OSError as error:
         say(f"warning: {path}: cannot be kept: {error.strerror}")
     return features, classes

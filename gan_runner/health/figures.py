@@ -81,8 +81,11 @@ class TrainingImages:
 
 
 def split_at_last_weights(network: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The modules before the last linear layer or convolution, and those after it; without one, all come after."""
-    modules = list(network.modules())
+    """The modules before the last linear layer or convolution, and those after it; without one, all come after.
+
+    What parametrizes a weight, as spectral normalization does, is no layer.
+    """
+    modules = [module for name, module in network.named_modules() if ".parametrizations" not in f".{name}"]
     last = max((i for i, module in enumerate(modules) if isinstance(module, WEIGHTED)), default=-1)
     return modules[: max(last, 0)], modules[last + 1 :]
 

@@ -14,10 +14,15 @@ from gan_runner.observers.networks import Networks
 from gan_runner.randomness import rng
 from gan_runner.runs.logger import Logger
 
+MOST_CLASSES = 100
+
 
 @dataclass
 class Grids(Observer):
-    """Writes samples/step_….png; of a conditional generator, a row is a class. Points are drawn among the data's."""
+    """Writes samples/step_….png. Points are drawn among the data's.
+
+    Of a conditional generator, a row is a class, and there are at most `MOST_CLASSES` of them.
+    """
 
     networks: Networks
     dataset: Dataset
@@ -26,7 +31,7 @@ class Grids(Observer):
     logger: Logger
 
     def __post_init__(self) -> None:
-        classes = self.networks.num_classes
+        classes = min(self.networks.num_classes, MOST_CLASSES)
         rows, self.columns = (classes or self.shape[0]), self.shape[1]
         self.noise = rng(self.networks.seed, "grid")
         self.z = draw_latent(self.networks.latent, rows * self.columns, self.noise)

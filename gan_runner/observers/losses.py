@@ -1,4 +1,4 @@
-"""Losses, scores and gradient norms, in all processes: the only place where training waits for the device."""
+"""Losses, scores and gradient norms, in all processes."""
 
 import math
 from collections.abc import Callable

@@ -12,6 +12,7 @@ from gan_runner.console import log_traceback, say
 from gan_runner.errors import UserError, type_and_message
 from gan_runner.observers.base import Moment, Observer
 from gan_runner.observers.networks import Networks
+from gan_runner.pictures import checked
 from gan_runner.runs.logger import Logger
 from gan_runner.stopping import stopping
 
@@ -53,8 +54,9 @@ class CallOwn(Observer):
         try:
             with stopping.may_leave():
                 found = dict(self.own(moment.step, self.networks, dict(moment.row)) or {})
-            pictures = {name: v for name, v in found.items() if isinstance(v, np.ndarray) and v.ndim == 3}
-            figures = {name: float(value) for name, value in found.items() if name not in pictures}
+            arrays = {name: v for name, v in found.items() if isinstance(v, np.ndarray) and v.ndim == 3}
+            pictures = {name: checked(array) for name, array in arrays.items()}
+            figures = {name: float(value) for name, value in found.items() if name not in arrays}
         except Exception as error:
             say(f"warning: observer.{self.name} failed at step {moment.step}: {type_and_message(error)}; see log.txt")
             log_traceback(error)

@@ -10,7 +10,7 @@ from gan_runner import pictures
 from gan_runner.batches import draw_latent
 from gan_runner.datasets import Gaussian1D
 from gan_runner.metrics import masses
-from gan_runner.networks.running import eval_mode
+from gan_runner.networks.running import eval_mode, generate
 from gan_runner.observers.base import Moment
 from gan_runner.observers.grids import Grids
 
@@ -20,9 +20,12 @@ BINS = 200
 
 @dataclass
 class Theory(Grids):
-    """In place of a grid, p_data, p_g, D and D*; adds how far D is from D* to the row."""
+    """In place of a grid, p_data, p_g, D and D*; adds how far D is from D* to the row.
 
-    real_target: float  # of the loss
+    p_g is the density of the generator that D plays against, not that of its moving average.
+    """
+
+    real_target: float | None  # of the loss; None: its best D is no ratio of densities
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +35,8 @@ class Theory(Grids):
 
     def draw(self, samples: Tensor, moment: Moment) -> pictures.Picture:
         """Of far more samples than a grid has."""
-        made = self.networks.sample(self.many, None)
+        state = self.networks.state
+        made = generate(state.generator.module, self.many, None, state.device)
         gap, picture = compare(self.density, made, self.networks.discriminator, self.real_target)
         if math.isfinite(gap):  # else the losses will tell, in all processes
             moment.row["theory/discriminator_gap"] = gap
@@ -40,13 +44,13 @@ class Theory(Grids):
 
 
 def compare(
-    dataset: Gaussian1D, made: Tensor, discriminator: nn.Module, real_target: float = 1.0
+    dataset: Gaussian1D, made: Tensor, discriminator: nn.Module, real_target: float | None = 1.0
 ) -> tuple[float, pictures.Picture]:
     """How far the discriminator is from the best one, and a picture of all of them.
 
-    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed.
-    `made` (N, 1) are generated samples, whose histogram stands for p_g. The gap is the largest |D - D*| where
-    p_data + p_g is at least 1 % of its peak.
+    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed. Under a
+    loss of which this is not true (None), the gap is nan, and D* is not drawn. `made` (N, 1) are generated samples,
+    whose histogram stands for p_g. The gap is the largest |D - D*| where p_data + p_g is at least 1 % of its peak.
     """
     numbers, reach = made.flatten(), 6 * dataset.std
     lowest, highest = numbers.quantile(torch.tensor([0.001, 0.999])).tolist()  # a stray one is not to blur the others
@@ -57,6 +61,8 @@ def compare(
     device = next(discriminator.parameters()).device
     with eval_mode(discriminator), torch.no_grad():
         d = discriminator(x.float().unsqueeze(1).to(device)).sigmoid().cpu().double()
+    if real_target is None:
+        return math.nan, pictures.theory(x, p_data, p_g, d)
     best = real_target * p_data / (p_data + p_g).clamp_min(1e-300)
     has_mass = p_data + p_g >= 0.01 * (p_data + p_g).max()
     gap = float((d - best)[has_mass].abs().max())

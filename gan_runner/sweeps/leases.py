@@ -32,9 +32,10 @@ def gpus_wanted(config: Mapping[str, Any], gpus: Sequence[str]) -> list[str] | i
     kind, numbers = device.get("kind"), device.get("device_ids")
     if not gpus or kind in ("cpu", "mps"):
         return 0
-    if numbers:
+    if isinstance(numbers, list) and numbers:
         return [gpus[number] for number in numbers if number in range(len(gpus))]
-    several = {"ddp": device.get("processes") or len(gpus), "data_parallel": len(gpus)}
+    processes = device.get("processes")
+    several = {"ddp": processes if isinstance(processes, int) else len(gpus), "data_parallel": len(gpus)}
     return min(several.get(str(kind), 1), len(gpus))
 
 

@@ -93,6 +93,14 @@ def test_held_out_from_training_is_the_test_partition(root: Path) -> None:
     assert [celeba(root, split=split).held_out() for split in ("all", "valid", "test")] == [None, None, None]
 
 
+def test_a_part_of_the_faces_may_have_none_to_hold_out(root: Path) -> None:
+    for name in NAMES[4:]:
+        (root / "img_align_celeba" / name).unlink()
+    assert celeba(root, split="train").held_out() is None
+    with pytest.raises(UserError, match=r"dataset\.root: 0 of 0 images in .* can be used, at least 2 are needed"):
+        celeba(root, split="test")
+
+
 def test_an_attribute_labels_the_faces(root: Path) -> None:
     data = celeba(root, attribute="Smiling")
     assert data.num_classes == 2

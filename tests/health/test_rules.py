@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from gan_runner.health.rules import FINDINGS, RULES, last_layers
+from gan_runner.networks.spectral import spectral_norm
 from tests.health.by_hand import AT_LN2, DIGITS, HIDDEN, MNIST, NOISE, SIGMOID, a_context, a_run, composed, diagnosed
 
 
@@ -346,9 +347,9 @@ def test_a_penalty_that_is_there_is_to_be_stronger_and_an_augmentation_is_not_to
 
 
 def test_the_layers_after_the_last_weights_are_told():
-    parametrized = nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))
     assert last_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Sigmoid())) == [
         "ReLU",
         "Sigmoid",
     ]
-    assert last_layers(nn.Sequential(nn.ReLU(), parametrized, nn.Tanh()))[-1] == "Tanh"
+    for normalized in (spectral_norm, nn.utils.parametrizations.spectral_norm):
+        assert last_layers(nn.Sequential(nn.ReLU(), normalized(nn.Linear(2, 2)), nn.Tanh())) == ["Tanh"]

@@ -51,6 +51,9 @@ def test_gpus_as_the_driver_lists_them(monkeypatch, tmp_path):
         ({"kind": "data_parallel"}, 3),
         ({"kind": "cuda", "device_ids": [2]}, ["c"]),
         ({"kind": "ddp", "device_ids": [0, 2]}, ["a", "c"]),
+        ({"kind": "cuda", "device_ids": 1}, 1),  # what is wrong is refused by the job
+        ({"kind": "cuda", "device_ids": ["x"]}, []),
+        ({"kind": "ddp", "processes": "2"}, 3),
     ],
 )
 def test_how_many_gpus_a_job_takes(device, wanted):

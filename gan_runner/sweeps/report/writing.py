@@ -53,10 +53,9 @@ def _write(folder: Path, page: Page, further: dict[str, str], unreadable: Sequen
     for name, text in files.items():
         path = folder / name
         try:
-            for link in (path, path.with_name(f".{name}.tmp")):
-                if link.is_symlink():
-                    raise UserError(f"{link}: is a link, which no run leaves; the report was not written through it")
-            write_atomically(path, text.encode(), durable=False)
+            if path.is_symlink():
+                raise UserError(f"{path}: is a link, which no run leaves; it was not overwritten")
+            write_atomically(path, text.encode(), durable=False, shared=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     return Written(markdown, folder / "report.html", [*unreadable])
