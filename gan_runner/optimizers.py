@@ -137,6 +137,10 @@ class AsFunction(Optimizer):
             if state and i not in state:  # of a weight that torch's own optimizer has never seen a gradient of
                 step.copy_(self.steps[min(state)])
 
+    def count_on(self, device: torch.device) -> None:
+        """Counts the steps on the device of the parameters, where a compiled step needs the numbers."""
+        self.steps = [step.to(device) for step in self.steps]
+
     def choices(self) -> dict[str, Any]:
         """How torch is to compute it: as configured, or in a compiled step by what can be compiled."""
         if torch.compiler.is_compiling():

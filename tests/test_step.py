@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gan_runner.config import composition
 from gan_runner.config.components import check
@@ -16,6 +17,7 @@ from gan_runner.functional import by_members
 from gan_runner.game import UpdateBatch
 from gan_runner.machine.compiling import CompiledStep, why_not_compiled
 from gan_runner.machine.ranks import Ranks
+from gan_runner.optimizers import AsFunction, make_optimizer
 from gan_runner.runs.building import build_batches, build_game, build_schedule, build_state
 from gan_runner.state import State, stack
 from gan_runner.step import Rates, StepBatch, newest_penalties, step
@@ -287,6 +289,18 @@ def test_a_step_that_cannot_be_compiled_is_taken_eagerly(tmp_path, capsys):
 def test_without_a_compiler_it_is_taken_eagerly(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "there is no C++ compiler" in (why_not_compiled(Run("device=cpu").state) or "")
+
+
+@pytest.mark.parametrize("values", [{}, {"amsgrad": True}, {"fused": True}])
+def test_adam_can_count_its_steps_where_a_graph_on_a_gpu_needs_them(values, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with FakeTensorMode():  # tensors that have a device, and no numbers
+        parameters = [torch.empty(3, device="cuda")]
+        optimizer = make_optimizer(torch.optim.Adam, {"lr": 0.1, **values}, parameters)
+        assert isinstance(optimizer, AsFunction)
+        optimizer.count_on(torch.device("cuda"))
+        optimizer.update(parameters, [torch.empty(3, device="cuda")], torch.empty(1, device="cuda"))
+        assert {step.device.type for step in optimizer.steps} == {"cuda"}
 
 
 def test_a_number_that_a_module_changes_is_seen_by_its_graph():

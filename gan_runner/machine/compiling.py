@@ -21,6 +21,7 @@ from gan_runner.functional import by_functions
 from gan_runner.game import Game, Terms
 from gan_runner.heartbeat import heartbeat
 from gan_runner.machine.ranks import Ranks
+from gan_runner.optimizers import AsFunction
 from gan_runner.state import State
 from gan_runner.step import Rates, StepBatch, TakeStep, newest_penalties, step
 from gan_runner.stopping import Left, stopping
@@ -72,6 +73,9 @@ class CompiledStep:
         self.rates = [torch.zeros(1, dtype=kind, device=state.device) for _ in Rates._fields]
         self.newest_rates = Rates(0.0, 0.0)
         if on_gpu:
+            for _, network in state.networks():
+                assert isinstance(network.optimizer, AsFunction)
+                network.optimizer.count_on(state.device)
             for tensor in state.tensors():
                 torch._dynamo.mark_static_address(tensor)  # a CUDA graph writes to them where they are
 
