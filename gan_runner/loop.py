@@ -50,7 +50,7 @@ def fit(
 
 
 def _end_of_step(observers: Observers, moment: Moment) -> None:
-    """Those who look after the checkpoint that is due; a stop may leave them, and a run that goes on comes back."""
+    """Calls those who look after the checkpoint. A stop may cut them short; the resumed run calls them first."""
     if not moment.is_left:
         try:
             _look(observers.slow, moment)

@@ -17,9 +17,9 @@ class Loss:
     equilibrium_logit: float = 0.0
     """The logit where the discriminator cannot tell real from fake."""
     real_target: float = 1.0
-    """What the best D(x) of a sample is that only the data have; below 1 where labels are smoothed."""
+    """The best D(x) where p_g is 0; below 1 where labels are smoothed."""
     anchored: ClassVar[bool] = True
-    """Whether a logit above it calls a sample real; False where only the differences between logits count."""
+    """Whether a logit above `equilibrium_logit` calls a sample real; False where only differences of logits count."""
     density_ratio: ClassVar[bool] = False
     """Whether the optimal σ(logit) is p_data / (p_data + p_g), times `real_target`."""
     paired: ClassVar[bool] = False

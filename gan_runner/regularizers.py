@@ -45,7 +45,7 @@ class Regularizer:
     """A penalty, added to the discriminator's loss at every `interval`-th update, `weight · interval` times."""
 
     uniforms: int = 0  # how many random numbers it takes for each sample
-    compares: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     """Whether it needs the logits of real and fake samples together."""
     adapts: ClassVar[Sequence[str]] = ()
     """The numbers, 0 at first, that `adapt` changes."""
@@ -127,7 +127,7 @@ class LeCam(Regularizer):
     begins later in the run.
     """
 
-    compares = True
+    paired = True
     adapts = ("real", "fake")
 
     def __init__(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.optimizers import Optimizer, like
+from gan_runner.tensor_files import Kept
 
 NETWORKS = ("generator", "discriminator")
-Kept = dict[str, Any]  # nested dicts of tensors and plain values, by the names that a checkpoint has
 
 
 class NetworkState:

@@ -36,7 +36,7 @@ class StepBatch(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What changes from step to step and is no data: floats, or scalar tensors where the step is compiled."""
+    """The numbers that change from step to step: floats, or scalar tensors where the step is compiled."""
 
     discriminator: float | Tensor  # the learning rate
     generator: float | Tensor

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gan_runner.errors import UserError
 
-State = dict[str, Any]
+Kept = dict[str, Any]  # nested dicts of tensors and plain values
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
@@ -18,16 +18,16 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def dump(state: State) -> bytes:
+def dump(kept: Kept) -> bytes:
     """The content of the file: tensors as safetensors, plain values as JSON in its header."""
-    leaves = dict(flatten(state))
+    leaves = dict(flatten(kept))
     # Copies, because the format refuses tensors that share memory (tied weights) or are not contiguous.
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in leaves.items() if isinstance(v, Tensor)}
     values = {name: leaf for name, leaf in leaves.items() if not isinstance(leaf, Tensor)}
     return safetensors.torch.save(tensors, metadata={"values": json.dumps(values)})
 
 
-def parse(content: bytes, path: Path) -> State:
+def parse(content: bytes, path: Path) -> Kept:
     """The reverse of `dump`; `path` is for the error message."""
     try:
         tensors = safetensors.torch.load(content)
@@ -47,14 +47,14 @@ def flatten(node: Mapping[Any, Any], prefix: str = "", separator: str = "/") -> 
             yield f"{prefix}{name}", child
 
 
-def _nest(leaves: Mapping[str, Any]) -> State:
-    state: State = {}
+def _nest(leaves: Mapping[str, Any]) -> Kept:
+    kept: Kept = {}
     for name, leaf in leaves.items():
-        node = state
+        node = kept
         *parents, last = name.split("/")
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ValueError(f"{name} lies below a value")
         node[last] = leaf
-    return state
+    return kept

@@ -11,7 +11,7 @@ from gan_runner.errors import UserError
 from gan_runner.runs import checkpoint
 
 
-def state_of(value: float) -> checkpoint.State:
+def state_of(value: float) -> checkpoint.Kept:
     return {"generator": {"weight": torch.full((2, 3), value)}, "step": 1}
 
 

@@ -62,7 +62,7 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
         training_images=len(parts.indices),
         fingerprint=dataset.fingerprint(),
     )
-    say(f"{about.accuracy:.2%} of {about.test_images} test images are classified rightly ({about.tested_on})")
+    say(f"{about.accuracy:.2%} of {about.test_images} test images are classified correctly ({about.tested_on})")
     if settings.out is None and dataset.classifier is not None:
         say(f"evaluation.extractor=auto stays with the package's '{dataset.classifier}'; this one is {out}")
     try:

@@ -25,6 +25,8 @@ from gan_runner.runs.directory import RunDirectory, read_json, read_run
 from gan_runner.runs.generator import Checkpoint, TrainedGenerator, load_generator
 from gan_runner.runs.manifest import Manifest
 from gan_runner.status import Status
+from gan_runner.sweeps.report.collect import StoredEvaluation
+from gan_runner.sweeps.report.run_page import figure_table
 from gan_runner.tables import Table, show
 
 
@@ -69,7 +71,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> int:
         raise UserError("runs=[]: names no run")
     if settings.run is not None:
         report = evaluate_run(as_path("run", settings.run), settings, device)
-        show(*table_of_one(report))
+        show(*figure_table(StoredEvaluation.model_validate(report.to_json())))
         print(settings.run)
         return Status.FAILED if report.failures else Status.COMPLETED
     reports: dict[str, Report | None] = {}
@@ -143,7 +145,7 @@ def _measure(
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)
     if not evaluation.metrics:
-        raise UserError(f"metric: {path} is to be measured by nothing; choose, for example, 'metric=[fid,neighbours]'")
+        raise UserError(f"metric: none is chosen for {path}; type, for example, 'metric=[fid,neighbours]'")
     say(f"{path}: {', '.join(evaluation.metrics)}")
     say(f"data: {describe(dataset)}")
     return evaluation(generator, seed, with_pictures=True)
@@ -159,29 +161,6 @@ def _write(directory: RunDirectory, report: Report, content: dict[str, Any]) -> 
     except OSError as error:
         report.failures["evaluation.json"] = f"not kept: {error.strerror or error}"
         say(f"error: {path}: the evaluation is not kept: {error.strerror or error}")
-
-
-def table_of_one(report: Report) -> Table:
-    """A row for each figure, with all that it depends on."""
-    heads = [
-        "figure",
-        "value",
-        "a perfect sampler",
-        "better",
-        "N",
-        "real",
-        "perfect sampler from",
-        "extractor",
-    ]
-    rows = []
-    for name, f in report.figures.items():
-        better = {"min": "lower", "max": "higher", None: ""}[f.goal]
-        extractor = f"{f.extractor} {(f.extractor_hash or '')[:8]}" if f.extractor else ""
-        perfect = f"{rounded(f.perfect)} (N {f.perfect_samples:,})"
-        real = f"{f.real_samples:,} {f.real}" if f.real_samples else "the truth"
-        rows.append([name, rounded(f.value), perfect, better, f"{f.samples:,}", real, f.held_out, extractor])
-    rows += [[name, "failed", reason] for name, reason in report.failures.items()]
-    return heads, rows
 
 
 def table_of_several(reports: Mapping[str, Report | None]) -> Table:

@@ -154,7 +154,7 @@ def already_completed(plan: Plan, experiment: Experiment) -> bool:
 
 
 def find_dataset(plan: Plan, experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
-    """The dataset of a run that was so `before`; where its data are gone, the refusal says how to point to them."""
+    """The dataset, as `prepare_dataset` makes it; where its data are gone, the refusal says how to point to them."""
     try:
         return prepare_dataset(experiment, before, device)
     except UserError as error:

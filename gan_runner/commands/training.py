@@ -34,8 +34,9 @@ from gan_runner.runs.logger import Row, parse_row, read_metrics
 from gan_runner.runs.manifest import Manifest
 from gan_runner.runs.plan import Plan
 from gan_runner.runs.summary import Summary, summarize
-from gan_runner.state import Kept, State
+from gan_runner.state import State
 from gan_runner.step import TakeStep
+from gan_runner.tensor_files import Kept
 
 SAVED = ("running", "completed", "interrupted")  # states of a run that, past step 0, has left a checkpoint
 
@@ -112,7 +113,7 @@ class Measures:
 
 
 def prepare_dataset(experiment: Experiment, before: Manifest, device: torch.device) -> Dataset:
-    """The dataset of a run that was so `before`, found to be large enough for one batch."""
+    """The dataset, with the class numbers that the manifest `before` has; it is large enough for one batch."""
     config, dataset = experiment.config, build_dataset(experiment, before)
     dataset.batch(0, config.trainer.batch_size, config.seed, slice(0, 1))
     if config.device.hold_dataset:

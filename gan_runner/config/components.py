@@ -119,14 +119,14 @@ def _in_the_game(config: Config, components: Mapping[str, Component]) -> Iterato
     loss, trainer = components["loss"].cls, config.trainer
     augmentation = components["augmentation"].cls if "augmentation" in components else Augmentation
     comparing = [loss.__name__] if getattr(loss, "paired", False) else []
-    comparing += [key for key, c in components.items() if issubclass(c.cls, Regularizer) and c.cls.compares]
+    comparing += [key for key, c in components.items() if issubclass(c.cls, Regularizer) and c.cls.paired]
     if comparing and trainer.discriminator_update == "separate":
         yield f"trainer.discriminator_update=separate: {comparing[0]} compares real with fake; it needs joint"
     if trainer.discriminator_forward == "concatenated" and trainer.discriminator_update == "separate":
         yield "trainer.discriminator_forward=concatenated: separate updates cannot share one forward; use separate"
     if getattr(augmentation, "adapts", ()) and not getattr(loss, "anchored", True):
         yield (
-            f"augmentation: {augmentation.__name__} adapts to the sign of D's logits, and {loss.__name__} gives it no "
+            f"augmentation: {augmentation.__name__} adapts to the sign of D's logits, which {loss.__name__} gives no "
             "meaning; choose another loss, or an augmentation that does not adapt, such as diffaugment"
         )
     if config.architecture.conditional and trainer.packing > 1:

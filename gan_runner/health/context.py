@@ -55,7 +55,7 @@ class RuleContext:
     def stronger_penalty(self) -> str:
         """The override that adds a gradient penalty, or multiplies its weight by ten."""
         chosen = self.game.regularizers
-        slopes = {name: r for name, r in chosen.items() if not r.compares}
+        slopes = {name: r for name, r in chosen.items() if not r.paired}
         weights = (f"regularizer.{name}.weight={10 * r.weight or 1:.2g}" for name, r in slopes.items())
         return next(weights, f"regularizer=[{','.join([*chosen, 'r1'])}]" if chosen else "regularizer=r1")
 

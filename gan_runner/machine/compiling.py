@@ -141,7 +141,7 @@ def _may_leave_until_compiled(ranks: Ranks) -> Iterator[None]:
         return leave
 
     def compiled(_: Any) -> None:
-        """Called by torch, also where an error or a stop has ended the compilation, which is then on its way."""
+        """Called by torch, also while an error or a stop that has ended the compilation is being raised."""
         if meet() and sys.exc_info()[0] is None:
             raise Left  # torch counts the compilation as unfinished, in a process that ends
 

@@ -170,6 +170,6 @@ class Ranks:
 
 
 def _machine() -> tuple[str, str]:
-    """In which other processes have the numbers that this process knows them by: a container is one, too."""
+    """The host, and its namespace of process numbers: outside of it, as in a container, they name other processes."""
     numbers = "/proc/self/ns/pid"
     return socket.gethostname(), os.readlink(numbers) if os.path.lexists(numbers) else ""

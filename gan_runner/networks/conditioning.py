@@ -4,7 +4,7 @@ A generator concatenates them to its noise, or has gains and biases of its batch
 concatenates them to its input, compares them with its features (projection), or learns to tell them (auxiliary).
 
 Labels are class numbers (B,), int64. A generator also takes weights over the classes (B, K), float: what it makes of
-0.3 cat and 0.7 dog lies between both. A class alone with the weight 1 is the same as its number.
+0.3 cat and 0.7 dog lies between both. A row with 1 for one class gives what the number of that class gives.
 """
 
 from typing import Literal

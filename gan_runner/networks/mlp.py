@@ -95,8 +95,8 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         if output and conditioning in ("projection", "auxiliary"):
             raise UserError(
-                f"architecture.discriminator.conditioning={conditioning}: is the last layer, and "
-                f"architecture.discriminator.output={output} would come after it; use output=[]"
+                f"architecture.discriminator.conditioning={conditioning}: must be the last layer, but "
+                f"architecture.discriminator.output={output} comes after it; use output=[]"
             )
         self.concatenated = num_classes if conditioning in (None, "concatenation") else 0
         style = LayerStyle(activation, negative_slope, normalization, normalize, dropout, spatial=False)

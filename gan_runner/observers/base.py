@@ -63,7 +63,7 @@ class Observers:
     """All observers of a process, in the order in which they look."""
 
     first: list[Observer]  # they are quick, and the checkpoint that is due comes last
-    slow: list[Observer]  # they change nothing but logs; what they add to a step is made up for where it was left
+    slow: list[Observer]  # they change nothing but logs; where a stop cuts them short, the resumed run calls them again
     last: list[Observer]  # what all processes agree on
     at_the_end: list[Observer]  # called where one of the last ends the training
 

@@ -14,25 +14,25 @@ import torch
 
 from gan_runner.errors import UserError
 from gan_runner.paths import write_atomically
-from gan_runner.tensor_files import State, dump, parse
+from gan_runner.tensor_files import Kept, dump, parse
 
 BEST = "best.safetensors"
 _NAME = re.compile(r"step_\d{8,}-[0-9a-f]{16}\.safetensors")
 
 
-def pending(row: Mapping[str, float]) -> State:
+def pending(row: Mapping[str, float]) -> Kept:
     """What a checkpoint carries of its step's row, as letters: a name such as "loss/real" would be taken for two."""
     return {"pending": torch.frombuffer(bytearray(json.dumps(row), "ascii"), dtype=torch.uint8)}
 
 
-def save(directory: Path, step: int, state: State, keep: int, every: int = 1) -> Path:
-    """Writes `state`, nested dicts of tensors and plain values, and removes all but the newest `keep` checkpoints.
+def save(directory: Path, step: int, kept: Kept, keep: int, every: int = 1) -> Path:
+    """Writes `kept` and removes all but the newest `keep` checkpoints.
 
     One that was written out of turn, because the run was to stop, goes before any that `every` so many steps has one:
     the run that goes on has the same in the end as one that was never stopped.
     """
     directory.mkdir(exist_ok=True)
-    content = dump(state)
+    content = dump(kept)
     path = directory / f"step_{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     write_atomically(path, content)
     in_turn = [old for old in checkpoints(directory) if step_of(old) % every == 0 and old != path]
@@ -43,10 +43,10 @@ def save(directory: Path, step: int, state: State, keep: int, every: int = 1) ->
     return path
 
 
-def save_best(directory: Path, step: int, state: State) -> None:
-    """Writes `state` as the best checkpoint, in place of the last one."""
+def save_best(directory: Path, step: int, kept: Kept) -> None:
+    """Writes `kept` as the best checkpoint, in place of the last one."""
     directory.mkdir(exist_ok=True)
-    write_atomically(directory / BEST, dump({**state, "step": step}))
+    write_atomically(directory / BEST, dump({**kept, "step": step}))
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step_").partition("-")[0])
 
 
-def load_newest(directory: Path) -> tuple[int, State, list[Path]]:
+def load_newest(directory: Path) -> tuple[int, Kept, list[Path]]:
     """Step and state of the newest intact checkpoint (0 and {} if there was none), and the newer, damaged ones."""
     damaged: list[Path] = []
     for path in reversed(checkpoints(directory)):

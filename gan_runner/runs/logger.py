@@ -103,7 +103,7 @@ class Logger:
         self._events.add(step, summaries.text(tag, text))
 
     def describe(self, hyperparameters: Mapping[str, Any], metrics: Iterable[str], data: str) -> None:
-        """Writes what does not change during a run: what tells it from others, its figures, a chart's layout, its data.
+        """Writes what stays the same during a run: hyperparameters, names of figures, the layout of a chart, its data.
 
         TensorBoard's HParams tab shows both as columns, so a value that all runs have is no hyperparameter.
         """

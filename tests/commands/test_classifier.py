@@ -72,7 +72,7 @@ def test_a_classifier_of_images_in_folders_is_found_by_every_run_on_them(corners
     assert about.tested_on == "a tenth of the training data, kept apart"
     assert about.accuracy == 1.0
     said = capsys.readouterr().err
-    assert "100.00% of 6 test images are classified rightly (a tenth of the training data, kept apart)" in said
+    assert "100.00% of 6 test images are classified correctly (a tenth of the training data, kept apart)" in said
     assert "s left" in said
 
     data = the_images(tmp_path)

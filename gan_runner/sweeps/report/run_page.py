@@ -7,7 +7,7 @@ from pathlib import Path
 from gan_runner.config import composition
 from gan_runner.console import rounded
 from gan_runner.sweeps.report.charts import Chart, Series, line_chart
-from gan_runner.sweeps.report.collect import Run, StoredData, StoredFigure, StoredFinding
+from gan_runner.sweeps.report.collect import Run, StoredData, StoredEvaluation, StoredFigure, StoredFinding
 from gan_runner.sweeps.report.groups import flat, shown
 from gan_runner.sweeps.report.page import Charts, Code, Page, Part, Pictures, Section, Table, Text
 from gan_runner.sweeps.report.thumbnails import Thumbnail, sample_files, thumbnail
@@ -59,13 +59,15 @@ def lead(run: Run) -> list[str]:
 
 def figures(run: Run) -> list[Part]:
     """The newest evaluation, each figure beside a perfect sampler's."""
-    evaluation = run.evaluation
+    heads, rows = figure_table(run.evaluation, f"at step {run.evaluation.step:,}")
+    return [Table(heads, rows)] if rows else []
+
+
+def figure_table(evaluation: StoredEvaluation, when: str = "value") -> tuple[list[str], list[list[str]]]:
+    """Heads, and a row for each figure with all that it depends on."""
+    heads = ["figure", when, "a perfect sampler", "better", "N", "real", "perfect sampler from", "extractor"]
     rows = [[name, *_cells(figure)] for name, figure in evaluation.figures.items()]
-    rows += [[name, "failed", reason, "", "", "", "", ""] for name, reason in evaluation.failures.items()]
-    if not rows:
-        return []
-    value, perfect = f"at step {evaluation.step:,}", "a perfect sampler"
-    return [Table(["figure", value, perfect, "better", "N", "real", "perfect sampler from", "extractor"], rows)]
+    return heads, rows + [[name, "failed", reason, *[""] * 5] for name, reason in evaluation.failures.items()]
 
 
 def _cells(figure: StoredFigure) -> list[str]:
