@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         return x + self.gamma * self.last(attended.unflatten(2, x.shape[2:]))
 
 
-def attended(key: str, side: int | None, sides: list[int]) -> list[bool]:
+def attention_places(key: str, side: int | None, sides: list[int]) -> list[bool]:
     """After which of the blocks there is attention, whose maps have these heights; refuses a `side` of none of them."""
     if side is not None and side not in sides:
         raise UserError(f"{key}={side}: no block makes maps of that height; allowed: {', '.join(map(str, sides))}")
@@ -103,7 +103,7 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         height, width, widths = pyramid(shape, channels)
         heights = [height << i for i in range(1, len(widths) + 1)]
-        at = attended("architecture.generator.attention", attention, heights)
+        at = attention_places("architecture.generator.attention", attention, heights)
         self.concatenated = num_classes if conditioning == "concatenation" else 0
         self.in_norms = num_classes - self.concatenated
         norms = max(self.in_norms, 1)  # without a choice by class, all samples are one class
@@ -180,7 +180,7 @@ class ResNetDiscriminator(nn.Module):
         self.concatenated = num_classes if conditioning == "concatenation" else 0
         height, _, widths = pyramid(shape, channels)
         heights = [height << i for i in reversed(range(len(widths)))]
-        at = attended("architecture.discriminator.attention", attention, heights)
+        at = attention_places("architecture.discriminator.attention", attention, heights)
         spread, maps = minibatch_spread(minibatch_stddev)
         self.blocks = nn.Sequential(
             *[
