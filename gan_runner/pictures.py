@@ -205,6 +205,7 @@ def metric_chart(rows: Sequence[Mapping[str, Any]], perfect: Mapping[str, tuple[
         points = [(row["step"], row[f"metric/{name}"]) for row in rows if f"metric/{name}" in row]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".")
+        axes.ticklabel_format(axis="y", useOffset=False)  # not 0.2 where "+1e3" stands above the axis
         if ideal is not None:
             axes.axhline(ideal, color="gray", linestyle="--", linewidth=1, label=label)
             axes.legend(fontsize=8)
