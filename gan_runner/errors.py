@@ -18,9 +18,14 @@ class UserError(Exception):
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     """The end of an error message: the allowed spelling nearest to `found`, and all allowed ones."""
     options = sorted(map(str, allowed))
-    near = difflib.get_close_matches(found, options, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    near = nearest(found, options)
+    hint = f"did you mean '{near}'? " if near else ""
     return f"{hint}(allowed: {', '.join(options) or 'none'})"
+
+
+def nearest(found: str, allowed: Iterable[str]) -> str | None:
+    """The allowed spelling nearest to `found`, if one is near."""
+    return next(iter(difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.5)), None)
 
 
 def one_line(error: BaseException) -> str:

@@ -7,6 +7,8 @@ here, and go to Hydra in quotes. Quotes around a whole value are taken off. `${â
 import random
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from gan_runner.errors import UserError
@@ -75,6 +77,16 @@ def override(key: str, value: str | Path) -> str:
     if isinstance(value, Path) and text.startswith("~"):  # nobody's home
         text = f"./{text}"
     return shlex.quote(f"{key}={_with_needed_quotes(text)}")
+
+
+def command(name: str) -> str:
+    """What to type in a shell to call `gan-NAME` of this installation, on the PATH or not."""
+    script = Path(sys.executable).with_name(f"gan-{name}")
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m gan_runner.{name}"
+    if shutil.which(script.name) == str(script):
+        return script.name
+    return shlex.quote(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
 
 
 def literal(text: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from gan_runner.config import composition
 from gan_runner.errors import UserError
+from gan_runner.overrides import command
 from gan_runner.paths import as_path, cache_folder
 from gan_runner.runs.directory import read_run
 from gan_runner.runs.plan import Plan, refuse_changes, with_places
@@ -146,7 +147,7 @@ def test_a_run_keeps_the_place_of_its_data(typed, refused, monkeypatch, tmp_path
     monkeypatch.chdir(here)
     Path("my data").rename("moved, to here")
     line = refused("resume=run", "trainer.steps=3")
-    assert line.endswith("are elsewhere now: python -m gan_runner.train resume=run dataset.root=…")
+    assert line.endswith(f"are elsewhere now: {command('train')} resume=run dataset.root=…")
     assert "dataset.root=…" in refused("run=run", "device=cpu", command="evaluate")
     assert typed("resume=run", "trainer.steps=3", "dataset.root='moved, to here'").status == 0
     assert typed("resume=run", "trainer.steps=4").status == 0

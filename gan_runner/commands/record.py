@@ -16,7 +16,7 @@ from gan_runner.datasets import DataFacts, Dataset, about_data, describe
 from gan_runner.evaluation.report import Figure
 from gan_runner.machine.devices import peak_memory
 from gan_runner.observers.base import Row
-from gan_runner.overrides import override
+from gan_runner.overrides import command, override
 from gan_runner.runs.directory import RunDirectory
 from gan_runner.runs.manifest import Manifest, environment
 from gan_runner.runs.plan import Plan, with_places
@@ -114,7 +114,7 @@ class Record:
         if watch.verdict is not None:
             lines.append(f"  {'health':28} {watch.verdict}")
         if status == Status.INTERRUPTED:
-            lines.append(f"go on with: python -m gan_runner.train {self.resume_command()}")
+            lines.append(f"go on with: {command('train')} {self.resume_command()}")
         for line in [*lines, str(self.directory.path)]:
             say(line, sys.stdout)
 

@@ -28,7 +28,7 @@ from gan_runner.machine.ranks import Ranks
 from gan_runner.machine.signals import on_stop_signal
 from gan_runner.machine.threads import choose_threads, keep_threads
 from gan_runner.observers.base import Diverged, Interrupted, Observers, Row
-from gan_runner.overrides import override
+from gan_runner.overrides import command, override
 from gan_runner.runs.building import build_dataset
 from gan_runner.runs.directory import RunDirectory, read_json
 from gan_runner.runs.manifest import Manifest
@@ -161,7 +161,7 @@ def find_dataset(plan: Plan, experiment: Experiment, before: Manifest, device: t
         place = place_of_data(plan.plain)
         if not plan.continues or place is None or place.exists():
             raise
-        again = f"python -m gan_runner.train {override('resume', plan.path)} dataset.root=…"
+        again = f"{command('train')} {override('resume', plan.path)} dataset.root=…"
         raise UserError(f"{error}. If the data of the run are elsewhere now: {again}") from error
 
 

@@ -33,14 +33,15 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_runner.config.own_yaml import CheckedRepository
+from gan_runner.config.own_yaml import GLOBAL, CheckedRepository
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.names import directory_name
 from gan_runner.overrides import as_typed, in_hydra_grammar
 from gan_runner.paths import CONF, as_path
 
+TAKES_SEVERAL = ("regularizer", "metric", "observer")  # groups of which a list may be chosen
 SEARCH = "gan_runner.commands.search.run_search"  # the _target_ of hydra/sweeper=search
 
 
@@ -84,6 +85,8 @@ def parse(overrides: Sequence[str], loader: Hydra | None = None, sweep: bool = F
         try:
             parsed += parser.parse_overrides([in_hydra_grammar(override, sweep)])
         except HydraException as error:
+            if not override.partition("=")[0] or ("=" not in override and not override.startswith("~")):
+                raise UserError(f"{override}: is no key=value; there are no spaces around the =") from error
             raise UserError(
                 f"{override}: is not in Hydra's grammar, where a value with = ( [ {{ or a leading ~ needs quotes of "
                 f"its own: {override.partition('=')[0]}='\"…\"'"
@@ -217,7 +220,7 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
                 f"observer={config.observer}: no such observer; its YAML belongs into observer/ in the folder that "
                 "--config-dir names"
             )
-        _refuse_repeated_choices(overrides, loader)
+        _refuse_lists(overrides, loader)
         GlobalHydra.instance().clear()  # it holds one composition at a time
         return config
     except MissingConfigException as error:
@@ -238,14 +241,18 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
         raise UserError(f"{CheckedRepository.newest}: its defaults lead back to itself") from error
 
 
-def _refuse_repeated_choices(overrides: Sequence[str], loader: Hydra) -> None:
-    """UserError where a choice of a group is listed twice, which would count once."""
+def _refuse_lists(overrides: Sequence[str], loader: Hydra) -> None:
+    """UserError for a list of choices where a group takes one, the last of them, or of which one stands there twice."""
     for override in parse(overrides):
-        chosen = override.value()
-        if isinstance(chosen, list) and override.key_or_group in loader.config_loader.list_groups(""):
-            for name, count in Counter(map(str, chosen)).items():
-                if count > 1:
-                    raise UserError(f"{override.input_line}: has {name} twice")
+        group, chosen = override.key_or_group, override.value()
+        if not isinstance(chosen, list) or group not in loader.config_loader.list_groups(""):
+            continue
+        if group not in (*TAKES_SEVERAL, *GLOBAL):
+            sweep = f"; a sweep over several is -m {group}={','.join(map(str, chosen))}" if chosen else ""
+            raise UserError(f"{override.input_line}: {group} takes one choice{sweep}")
+        for name, count in Counter(map(str, chosen)).items():
+            if count > 1:
+                raise UserError(f"{override.input_line}: has {name} twice")
 
 
 def _loader(config_dir: str | None) -> Hydra:
@@ -270,6 +277,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         whole = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         resolved = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: is missing; type {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
     assert isinstance(resolved, dict)
@@ -286,7 +295,8 @@ def _missing_choice(error: MissingConfigException, loader: Hydra) -> str:
     choices = loader.config_loader.get_group_options(group)  # the exception has none for regularizer=[r1,r3]
     if not choices:
         return f"{group}: no such group; {did_you_mean(group, loader.list_all_config_groups())}"
-    return f"{group}={choice}: no such {group}; {did_you_mean(choice, choices)}"
+    none = f"; {group}=[] for none" if group in TAKES_SEVERAL else ""
+    return f"{group}={choice}: no such {group}; {did_you_mean(choice, choices)}{none}"
 
 
 def _missing_key(error: Exception, overrides: list[str], config_name: str, config_dir: str | None) -> str:
@@ -296,15 +306,24 @@ def _missing_key(error: Exception, overrides: list[str], config_name: str, confi
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
     if not key or len(others) == len(overrides):
         return one_line(error)
-    parent, _, name = key.rpartition(".")
     config = compose(others, config_name, config_dir)
-    node: Any = {"hydra": config.hydra} if key.startswith("hydra.") else plain(config)
-    for part in parent.split(".") if parent else []:
+    node: Any = OmegaConf.to_container(config)
+    if not key.startswith("hydra."):
+        del node["hydra"]
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
         if part not in node:
-            return f"{key}: no such key; {did_you_mean(part, [k for k in node if k != '_target_'])}"
+            group = "/".join(parents[:depth])
+            choices = _loader(config_dir).config_loader.get_group_options(group) if group else []
+            if part in choices:
+                return f"{key}: no such key before {part} is chosen: {group}=[{part}]"
+            return f"{key}: no such key; {did_you_mean(part, _keys(node) or choices)}"
         node = node[part]
         if not isinstance(node, Mapping):
-            return f"{key}: no such key, {parent} is no group of keys"
-    if name in node:
-        return one_line(error)
-    return f"{key}: no such key; {did_you_mean(name, [k for k in node if k != '_target_'])}"
+            why = f"{part} is no group of keys" if node is not None else f"nothing is chosen for {part}"
+            return f"{key}: no such key, because {why}"
+    return one_line(error) if last in node else f"{key}: no such key; {did_you_mean(last, _keys(node))}"
+
+
+def _keys(node: Mapping[str, Any]) -> list[str]:
+    return [key for key in node if key != "_target_"]

@@ -1,6 +1,7 @@
 """The keys of a configuration, their types and ranges. The defaults are in `conf/`."""
 
 import json
+import re
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
-from gan_runner.errors import UserError, did_you_mean
+from gan_runner.errors import UserError, did_you_mean, nearest
 from gan_runner.overrides import TEXT_KEYS
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**63)]  # as torch counts
@@ -247,6 +248,9 @@ def _sentence(path: str, problem: Any, model: Any) -> str:
         return f"{path}: no such key; {did_you_mean(str(last), model.model_fields)}"
     if problem["type"] == "missing":
         return f"{path}: is missing"
-    found = problem["input"]
-    hint = "; in YAML it needs quotes" if path in TEXT_KEYS and isinstance(found, bool | int | float) else ""
+    found, meant = problem["input"], None
+    if problem["type"] == "literal_error" and isinstance(found, str):
+        meant = nearest(found, re.findall("'([^']*)'", problem["ctx"]["expected"]))
+    hint = f"; did you mean '{meant}'?" if meant else ""
+    hint += "; in YAML it needs quotes" if path in TEXT_KEYS and isinstance(found, bool | int | float) else ""
     return f"{path}: found {found!r} ({type(found).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"

@@ -19,6 +19,7 @@ from gan_runner.datasets import Dataset
 from gan_runner.errors import UserError, last_line
 from gan_runner.evaluation.classifier import ClassifierInfo, ClassifierNetwork
 from gan_runner.metrics import Extracted, Extractor, LazyImages, Need
+from gan_runner.overrides import command
 from gan_runner.paths import as_path, cache_folder, write_atomically
 from gan_runner.tensor_files import all_finite, parse
 
@@ -240,7 +241,7 @@ def how_to_make(dataset: Dataset, kind: Need) -> str:
     if len(dataset.shape) != 3:
         return "extractors look at images, which these data are not"
     if dataset.num_classes > 1 and not dataset.cluster_sizes:
-        return "python -m gan_runner.classifier dataset=… (with this run's dataset keys) trains an extractor, once"
+        return f"{command('classifier')} dataset=… (with this run's dataset keys) trains an extractor, once"
     if kind == "classes":
         lack = "clusters are no labels" if dataset.cluster_sizes else "these data have no labels"
         return f"{lack}; evaluation.extractor=PATH takes a classifier of other images of this size"

@@ -19,6 +19,7 @@ from gan_runner.datasets.mnist import read_idx
 from gan_runner.errors import UserError
 from gan_runner.evaluation.evaluation import Evaluation
 from gan_runner.evaluation.extractors import Classifier, extract, extract_cached
+from gan_runner.overrides import command
 from gan_runner.runs.directory import read_objective
 from gan_runner.status import Outcome, Status
 from gan_runner.tensor_files import parse
@@ -236,7 +237,7 @@ def test_images_that_nothing_knows_are_left_unmeasured_and_it_is_said_what_makes
     architecture = ["architecture=mlp_layernorm", "architecture.generator.hidden=[4]"]
     assert train(tmp_path / "run", *words, *architecture, *STEPS) == Status.COMPLETED
     said = capsys.readouterr().err
-    assert "left out for want of an extractor: fid; python -m gan_runner.classifier dataset=" in said
+    assert f"left out for want of an extractor: fid; {command('classifier')} dataset=" in said
     assert not any(tag.startswith("metric/") for row in rows(tmp_path / "run") for tag in row)
 
 

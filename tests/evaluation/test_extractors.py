@@ -26,6 +26,7 @@ from gan_runner.evaluation.extractors import (
     how_to_make,
 )
 from gan_runner.metrics import FID, Samples
+from gan_runner.overrides import command
 from gan_runner.tensor_files import dump
 from tests.conftest import REPOSITORY
 
@@ -210,7 +211,7 @@ def test_auto_finds_the_classifier_of_these_images_whatever_the_networks_range(t
 
 
 def test_what_makes_one():
-    assert "python -m gan_runner.classifier dataset=" in how_to_make(pictures(classes=3), "features")
+    assert f"{command('classifier')} dataset=" in how_to_make(pictures(classes=3), "features")
     assert "weights-inception-2015-12-05-6726825d.pth" in how_to_make(pictures(), "features")
     assert "a classifier of other images" in how_to_make(pictures(), "classes")
     assert "images" in how_to_make(vectors(), "features")
