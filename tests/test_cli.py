@@ -38,7 +38,15 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
         "no fork": ("~fork_from", ("'fork_from'", "delete")),
         "another conf/": ("--config-path=nowhere loss=hinge", ("--config-path=nowhere", "--config-dir")),
         "a pickle": ("--experimental-rerun=x.pickle", ("--experimental-rerun", "resume=")),
+        "several of one": ("loss=[hinge,lsgan]", ("loss takes one choice", "-m loss=hinge,lsgan")),
+        "none of one": ("loss=[]", ("loss takes one choice",)),
+        "none by name": ("regularizer=none", ("regularizer=none", "regularizer=[] for none")),
+        "spaces": ("loss = hinge", ("loss: is no key=value", "no spaces")),
+        "no key": ("outputs/pattern", ("outputs/pattern: is no key=value",)),
         # Keys
+        "key of what is not chosen": ("regularizer.r1.weight=3", ("regularizer.r1.weight", "regularizer=[r1]")),
+        "key of what there is not": ("regularizer.r3.weight=3", ("regularizer.r3.weight", "did you mean 'r2'")),
+        "key of none": ("augmentation.std=1", ("augmentation.std", "nothing is chosen for augmentation")),
         "key": ("trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
         "key with +": ("+trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'", "batch_size")),
         "key with ++": ("++trainer.stepz=5", ("trainer.stepz", "did you mean 'steps'")),
@@ -117,10 +125,10 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
         "a dot at the end": ("loss._target_=gan_runner.losses.", ("loss._target_", "dotted path")),
         "module": ("loss._target_=my_losses.Mine", ("loss._target_", "my_losses")),
         "class of another kind": ("loss._target_=torch.nn.ReLU", ("loss._target_", "torch.nn.ReLU", "Loss")),
-        "loss of no kind": ("loss._target_=gan_runner.losses.Loss", ("loss._target_", "losses.Loss", "none by itself")),
+        "loss of no kind": ("loss._target_=gan_runner.losses.Loss", ("loss._target_", "losses.Loss", "is the base class")),
         "network of no kind": (
             "architecture.generator._target_=torch.nn.Module",
-            ("architecture.generator._target_", "torch.nn.Module", "none by itself"),
+            ("architecture.generator._target_", "torch.nn.Module", "is the base class"),
         ),
         "function": ("loss._target_=os.system", ("loss._target_", "os.system", "Loss")),
         # Data and networks
@@ -141,6 +149,11 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
         "memory": ("trainer.batch_size=1e13", ("does not fit into memory", "allocate")),
         "a grid that is no picture": ("trainer.sample_columns=1e13", ("trainer.sample_columns", "256")),
         "a doctor who never ends": ("doctor.samples=1e12", ("doctor.samples", "10000")),
+        "one of a few": ("optimizer.schedule=cos", ("optimizer.schedule", "'cos'", "did you mean 'cosine'?")),
+        "one of a few for a network": (
+            "architecture.generator.activation=rellu",
+            ("architecture.generator.activation", "did you mean 'relu'?"),
+        ),
         # Rules between keys
         "warmup": ("trainer.steps=5 optimizer.warmup_steps=5", ("optimizer.warmup_steps=5", "trainer.steps=5")),
         "paired": (
@@ -165,6 +178,20 @@ def test_mistake(refused, words, said):
     line = refused(*words.split(" "))
     for part in said:
         assert part in line
+
+
+def test_a_value_that_every_run_needs_is_asked_for(typed):
+    ended = typed("rnu=outputs/pattern", command="sample")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "error: rnu: no such key; did you mean 'run'?" in ended.err
+    assert typed(command="sample").err == "error: run: is missing; type run=…\n"
+
+
+def test_networks_that_take_no_labels_are_named(refused):
+    digits = f"dataset.root={REPOSITORY / 'tests/data/mnist'}"
+    line = refused("dataset=mnist", "architecture=peer_gan", "architecture.conditional=true", digits, *TEN_STEPS)
+    assert "architecture.generator: " in line
+    assert "does it need architecture.conditional=false?" in line
 
 
 def test_outputs_below_a_file(refused):

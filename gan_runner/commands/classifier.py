@@ -44,7 +44,8 @@ def train_classifier(plain: Mapping[str, Any]) -> Path:
     refuse_unwritable(out, ".safetensors", "figures rest on it")
     parts = split(dataset, settings.seed)
     if settings.batch_size > len(parts.indices):
-        raise UserError(f"batch_size is {settings.batch_size}; there are {len(parts.indices)} images to train on")
+        most = f"there are {len(parts.indices)} images to train on"
+        raise UserError(f"batch_size={settings.batch_size}: {most}; allowed: at most as many")
 
     for line in about_data(dataset):
         say(line)

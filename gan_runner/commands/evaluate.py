@@ -145,7 +145,8 @@ def _measure(
         raise UserError(f"dataset.root: these are other data than {path} was trained on")
     evaluation = Evaluation(experiment, dataset, device)
     if not evaluation.metrics:
-        raise UserError(f"metric: none is chosen for {path}; type, for example, 'metric=[fid,neighbours]'")
+        why = evaluation.left_out or "none is chosen; type, for example, 'metric=[fid,neighbours]'"
+        raise UserError(f"metric: nothing to measure {path} by: {why}")
     say(f"{path}: {', '.join(evaluation.metrics)}")
     say(f"data: {describe(dataset)}")
     return evaluation(generator, seed, with_pictures=True)

@@ -70,6 +70,8 @@ def write_export(plain: Mapping[str, Any]) -> Path:
     run = as_path("run", settings.run)
     generator = load_generator(run, settings.trust, torch.device("cpu"), settings.checkpoint)
     out = Path(f"generator{ending}") if settings.out is None else as_path("out", settings.out)
+    if out.suffix == ".onnx" != ending:
+        raise UserError(f"out={out}: is the name of an ONNX file; type format=onnx as well")
     refuse_unwritable(out, ending)
     if run.resolve() in out.resolve().parents:  # a .pt2 is a zip file, and a run with one would not be loaded again
         raise UserError(f"out={out}: lies in the run directory {settings.run}; name a file elsewhere")

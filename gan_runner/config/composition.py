@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -35,6 +36,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from gan_runner import __version__
 from gan_runner.config.own_yaml import GLOBAL, CheckedRepository
 from gan_runner.errors import UserError, did_you_mean, one_line
 from gan_runner.names import directory_name
@@ -68,6 +70,9 @@ def parse_arguments() -> argparse.Namespace:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        if action.dest == "version":
+            action.version = f"gan_runner {__version__} (Hydra {hydra.__version__})"  # type: ignore[attr-defined]
     arguments = parser.parse_intermixed_args()  # -m may stand between overrides
     try:
         "".join(sys.argv).encode()

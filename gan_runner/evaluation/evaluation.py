@@ -56,7 +56,9 @@ class Evaluation:
         choice = self._config.evaluation.extractor
         if choice != "auto" or any(metric.needs for metric in metrics.values()):
             self.extractor = find_extractor(choice, dataset, device)
-        self.metrics = _measurable(metrics, self.extractor, dataset)
+        self.metrics, self.left_out = _measurable(metrics, self.extractor, dataset)
+        if self.left_out:
+            say(f"warning: {self.left_out}")
         _check_metrics(self.metrics, self.extractor, self._config.evaluation.real_samples)
 
     @property
@@ -194,17 +196,20 @@ class Evaluation:
         return self._perfect[name]
 
 
-def _measurable(metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset) -> dict[str, Metric]:
-    """The metrics that get the features or classes they need; a warning names the others."""
+def _measurable(
+    metrics: dict[str, Metric], extractor: Extractor | None, dataset: Dataset
+) -> tuple[dict[str, Metric], str]:
+    """The metrics that get the features or classes they need, and a sentence about the others, if there are any."""
     classes = extractor.classes if extractor is not None else 0
     if classes and dataset.num_classes and classes != dataset.num_classes and not dataset.cluster_sizes:
         raise UserError(f"evaluation.extractor: tells {classes} classes apart; these data have {dataset.num_classes}")
     available = {None, "features" if extractor is not None else None, "classes" if classes else None}
-    left_out = {name: metric.needs for name, metric in metrics.items() if metric.needs not in available}
-    if left_out:
-        how = how_to_make(dataset, "classes" if set(left_out.values()) == {"classes"} else "features")
-        say(f"warning: left out for want of an extractor: {', '.join(left_out)}; {how}")
-    return {name: metric for name, metric in metrics.items() if name not in left_out}
+    lacking = {name: metric.needs for name, metric in metrics.items() if metric.needs not in available}
+    left_out = ""
+    if lacking:
+        how = how_to_make(dataset, "classes" if set(lacking.values()) == {"classes"} else "features")
+        left_out = f"left out for want of an extractor: {', '.join(lacking)}; {how}"
+    return {name: metric for name, metric in metrics.items() if name not in lacking}, left_out
 
 
 def _check_metrics(metrics: dict[str, Metric], extractor: Extractor | None, limit: int | None) -> None:
@@ -243,6 +248,6 @@ def choose_objective(evaluation: Evaluation, wanted: str | None) -> tuple[str, G
     if wanted is None:
         return next(iter(goals.items()), None)
     if wanted not in goals:
-        computed = did_you_mean(wanted, goals) if goals else "this run computes no metric"
+        computed = did_you_mean(wanted, goals) if goals else evaluation.left_out or "this run computes no metric"
         raise UserError(f"trainer.objective={wanted}: no such figure; {computed}")
     return wanted, goals[wanted]

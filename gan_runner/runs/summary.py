@@ -88,8 +88,11 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         with torch.no_grad():
             output = apply(trial, inputs, labels)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        given = " × ".join(map(str, inputs.shape))
-        raise UserError(f"architecture.{name}: cannot take a batch of shape {given}: {error}") from error
+        given = " × ".join(map(str, inputs.shape)) + (" with labels" if labels is not None else "")
+        raise UserError(
+            f"architecture.{name}: {type(network).__name__} cannot take a batch of shape {given}: {error}"
+            + ("; does it need architecture.conditional=false?" if isinstance(error, TypeError) else "")
+        ) from error
     if not isinstance(output, Tensor):
         raise UserError(f"architecture.{name}: returned {type(output).__name__}, a tensor is needed")
     return output, layers

@@ -146,7 +146,7 @@ def test_accuracy_is_the_share_of_right_answers(corners, tmp_path):
         "unlabelled": ("dataset.root={flat}", "two or more classes to tell apart; these data have 0"),
         "vectors": ("dataset=pattern", "samples of the shape (6,)"),
         "too small": ("dataset.size=4", "samples of the shape (3, 4, 4)"),
-        "batch": ("batch_size=55", "batch_size is 55; there are 54 images"),
+        "batch": ("batch_size=55", "batch_size=55: there are 54 images to train on"),
         "key": ("stepz=5", "stepz: no such key; did you mean 'steps'?"),
         "type": ("lr=fast", "lr: found 'fast'"),
         "name of the file": ("out=a.pth", "out=a.pth: allowed: a file whose name ends in .safetensors"),

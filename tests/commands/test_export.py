@@ -258,7 +258,7 @@ def test_a_file_that_is_there_is_not_overwritten(pattern, tmp_path, form):
         ("format=onxx", "format: found 'onxx'"),
         ("formt=onnx", "formt: no such key; did you mean 'format'?"),
         ("checkpoint=last", "checkpoint: found 'last'"),
-        ("out=a.onnx", "out=a.onnx: allowed: a file whose name ends in .pt2"),
+        ("out=a.onnx", "out=a.onnx: is the name of an ONNX file; type format=onnx as well"),
         ("format=onnx out=a.pt2", "out=a.pt2: allowed: a file whose name ends in .onnx"),
         ("out=file/a.pt2", "out=file/a.pt2: nothing can be written to '"),
         ("out=/proc/a.pt2", "nothing can be written to '/proc'"),
