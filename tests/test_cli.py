@@ -125,7 +125,10 @@ TEN_STEPS = (*TINY, "trainer.steps=10")
         "a dot at the end": ("loss._target_=gan_runner.losses.", ("loss._target_", "dotted path")),
         "module": ("loss._target_=my_losses.Mine", ("loss._target_", "my_losses")),
         "class of another kind": ("loss._target_=torch.nn.ReLU", ("loss._target_", "torch.nn.ReLU", "Loss")),
-        "loss of no kind": ("loss._target_=gan_runner.losses.Loss", ("loss._target_", "losses.Loss", "is the base class")),
+        "loss of no kind": (
+            "loss._target_=gan_runner.losses.Loss",
+            ("loss._target_", "losses.Loss", "is the base class"),
+        ),
         "network of no kind": (
             "architecture.generator._target_=torch.nn.Module",
             ("architecture.generator._target_", "torch.nn.Module", "is the base class"),
@@ -364,6 +367,9 @@ def test_hydra_s_own_refusals_are_statuses_of_ours(gan_train, tmp_path):
         (("loss=hinge,hing",), "error: loss=hing: no such loss; did you mean 'hinge'?"),
         (("seed=0,1", "dataset=mnst"), "error: dataset=mnst: no such dataset; did you mean 'mnist'?"),
         (("seed=0,1", "trainer.stpes=5"), "error: trainer.stpes: no such key; did you mean 'steps'?"),
+        (("trainer.steps=5,abc",), "error: trainer.steps: found 'abc'"),
+        (("optimizer.schedule=linear,cosin",), "error: optimizer.schedule: found 'cosin'"),
+        (("loss=[hinge,lsgan],minimax",), "error: loss=[hinge,lsgan]: loss takes one choice"),
         (("loss=glob(q*)",), "error: loss=glob(q*): stands for nothing"),
         (("trainer.stpes=5,6",), "error: trainer.stpes: no such key; did you mean 'steps'?"),
         (("seed=0,1", "hydra.launcher.jbos=2"), "error: hydra.launcher.jbos: no such key; did you mean 'jobs'?"),

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.composition import JobRequest, SweepRequest, plain
-from gan_runner.config.schema import OnSlurm, SideBySide, validate
+from gan_runner.config.schema import Config, OnSlurm, SideBySide, validate
 from gan_runner.console import say
 from gan_runner.errors import UserError
 from gan_runner.machine.signals import on_stop_signal
@@ -74,6 +74,8 @@ def run_sweep(request: SweepRequest, config_dir: str | None) -> tuple[Status, li
     Raises `UserError`.
     """
     refuse_resume(request.jobs)
+    for job in request.jobs:  # a value of a wrong type or spelling; classes and data have their say in the job itself
+        validate(Config, job.plain)
     is_ours, settings = launcher_settings(request.config)
     if settings.dry_run:
         tasks = plan_jobs(read_sweep(request.directory), request.jobs, request.directory, settings.retry)
