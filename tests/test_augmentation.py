@@ -468,7 +468,7 @@ def test_a_paired_loss_sees_augmented_real_samples():
         (("dataset=ring", "augmentation=ada"), "augmentation: ADA needs images (channels, height, width), but"),
         (("augmentation=diffaugment",), "augmentation: DiffAugment needs images"),
         (("dataset=ring", "loss=wasserstein", "augmentation=ada"), "augmentation: ADA adapts to the sign of D's"),
-        (("loss=relativistic", "augmentation=ada"), "and Relativistic gives it no meaning"),
+        (("loss=relativistic", "augmentation=ada"), "which Relativistic gives no meaning"),
         (("augmentation=ada", "augmentation.policy=[blit,colour]"), "augmentation.policy.1: found 'colour' (str)"),
         (("augmentation=ada", "augmentation.policy=[]"), "augmentation.policy: found [] (list)"),
         (("augmentation=ada", "+augmentation.shape=[1]"), "augmentation.shape: is injected"),

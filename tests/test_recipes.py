@@ -51,9 +51,9 @@ TWINS = {
     | {f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("_target_", "weight", "interval")},
     ("stacked_mnist_best", "stacked_mnist_full"): {
         *("architecture.generator.channels", "architecture.discriminator.channels"),
-        *("regularizer.r1.interval", "regularizer.r2.interval"),
+        *(f"regularizer.{name}.{key}" for name in ("r1", "r2") for key in ("weight", "interval")),
         *("optimizer.generator.lr", "optimizer.discriminator.lr"),
-        *("trainer.steps", "trainer.evaluate_every", "device.kind", "device.hold_dataset"),
+        *("trainer.steps", "trainer.ema_decay", "trainer.evaluate_every", "device.kind", "device.hold_dataset"),
     },
     ("celeba_cnn", "celeba_cnn_gelu"): {"architecture.generator.activation", "architecture.discriminator.activation"},
 }

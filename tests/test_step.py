@@ -31,9 +31,9 @@ ONE_PROCESS = [variant for variant in VARIANTS if variant not in ("two_processes
 class Run:
     """A run of so many steps in float64, in which rounding does not grow to what could be taken for a mistake."""
 
-    def __init__(self, *words: str, seed: int = 0) -> None:
+    def __init__(self, *words: str, seed: int = 0, ranks: Ranks | None = None) -> None:
         experiment = check(composition.plain(composition.compose([*words, f"seed={seed}"], "train")))
-        dataset, ranks = experiment.build("dataset"), Ranks()
+        dataset, ranks = experiment.build("dataset"), ranks or Ranks()
         facts = DataFacts.of(dataset)
         self.game, self.state = build_game(experiment, dataset), build_state(experiment, facts, ranks.device)
         for network in (self.state.generator, self.state.discriminator):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 import torch
@@ -17,23 +18,27 @@ from tests.machine.world import environments
 from tests.test_step import Run
 
 
-def together(processes: int, work) -> list[int | None]:
-    """The exit codes of so many forks in which `work(ranks)` is called."""
+def together(processes: int, work, method: Literal["fork", "spawn"] = "fork") -> list[int | None]:
+    """The exit codes of so many processes in which `work(ranks)` is called.
 
-    def fork(environment: dict[str, str]) -> None:
-        os.environ.update(environment)
-        ranks = Ranks()
-        work(ranks)
-        ranks.leave()
-
-    context = multiprocessing.get_context("fork")
-    forks = [context.Process(target=fork, args=(environment,)) for environment in environments(processes)]
-    for process in forks:
+    A fork of a process whose threads have computed may crash as soon as it computes much itself: "spawn" is for such
+    work, which is a function of this module then.
+    """
+    context = multiprocessing.get_context(method)
+    started = [context.Process(target=at_work, args=(work, environment)) for environment in environments(processes)]
+    for process in started:
         process.start()
-    for process in forks:
+    for process in started:
         process.join(60)
         process.kill()
-    return [process.exitcode for process in forks]
+    return [process.exitcode for process in started]
+
+
+def at_work(work, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    ranks = Ranks()
+    work(ranks)
+    ranks.leave()
 
 
 def test_the_shares_make_up_the_batch():
@@ -127,25 +132,27 @@ def test_whoever_waits_for_rank_0_notices_that_it_died():
     assert time.monotonic() - begun < 20
 
 
-@pytest.mark.usefixtures("one_thread")
+def compile_in_rank_0_alone(ranks: Ranks) -> None:
+    torch.set_num_threads(1)
+    words = ("dataset=ring", "trainer.batch_size=8", "regularizer=r1", "regularizer.r1.interval=2", "device=cpu")
+    run = Run(*words, ranks=ranks)
+
+    def eagerly(state, batch, rates, measure):
+        return step(state, batch, rates, run.game, measure, average=ranks.average)
+
+    def backend(graph, inputs, **_):
+        if not ranks.is_main:
+            raise RuntimeError("no space left")
+        return graph
+
+    take_step = CompiledStep(run.state, run.game, ranks, eagerly, backend)
+    for number in (1, 2, 3):
+        take_step(run.state, run.batch(number), run.schedule(number), True)
+    assert take_step.gave_up
+    weights = torch.cat([weight.detach().flatten() for weight in run.state.discriminator.parameters])
+    torch.testing.assert_close(ranks.mean(weights.clone()), weights, rtol=0, atol=1e-12)  # both have all gradients
+
+
 def test_what_one_process_cannot_compile_all_take_eagerly():
     """Else whoever compiles the next kind of step would wait for the one that does not."""
-    run = Run("dataset=ring", "trainer.batch_size=8", "regularizer=r1", "regularizer.r1.interval=2", "device=cpu")
-
-    def work(ranks: Ranks) -> None:
-        def eagerly(state, batch, rates, measure):
-            return step(state, batch, rates, run.game, measure, average=ranks.average)
-
-        def backend(graph, inputs, **_):
-            if not ranks.is_main:
-                raise RuntimeError("no space left")
-            return graph
-
-        take_step = CompiledStep(run.state, run.game, ranks, eagerly, backend)
-        for number in (1, 2, 3):
-            take_step(run.state, run.batch(number), run.schedule(number), True)
-        assert take_step.gave_up
-        weights = torch.cat([weight.detach().flatten() for weight in run.state.discriminator.parameters])
-        torch.testing.assert_close(ranks.mean(weights.clone()), weights, rtol=0, atol=1e-12)  # both have all gradients
-
-    assert together(2, work) == [0, 0]
+    assert together(2, compile_in_rank_0_alone, "spawn") == [0, 0]
