@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import time
 from datetime import timedelta
-from typing import Literal
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ from tests.machine.world import environments
 from tests.test_step import Run
 
 
-def together(processes: int, work, method: Literal["fork", "spawn"] = "fork") -> list[int | None]:
+def together(processes: int, work, method: str = "fork") -> list[int | None]:
     """The exit codes of so many processes in which `work(ranks)` is called.
 
     A fork of a process whose threads have computed may crash as soon as it computes much itself: "spawn" is for such
     work, which is a function of this module then.
     """
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     started = [context.Process(target=at_work, args=(work, environment)) for environment in environments(processes)]
     for process in started:
         process.start()
