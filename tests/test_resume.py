@@ -485,7 +485,7 @@ def test_fork_from_starts_a_new_run_from_the_weights(tmp_path, completed):
 def test_fork_from_refuses_another_architecture(tmp_path, completed, capsys):
     fork = (f"fork_from={completed}", "architecture.generator.hidden=[8]")
     assert train(tmp_path / "fork", *TINY, *fork) == Status.REFUSED
-    assert "its weights do not fit" in capsys.readouterr().err
+    assert "its weights do not fit MLPGenerator: size mismatch for layers" in capsys.readouterr().err
     assert not (tmp_path / "fork").exists()
 
 

@@ -1,5 +1,6 @@
 """What one process of a run trains, and by what it is measured."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,4 +215,7 @@ def _load(state: State, kept: Kept, source: str, step: int | None = None) -> Non
             part = "state does"
             state.load_progress(kept, step)
     except (RuntimeError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{source}: its {part} not fit: {last_line(error)}") from error
+        network = re.search(r"state_dict for (\w+)", str(error))  # as torch begins
+        raise UserError(
+            f"{source}: its {part} not fit{f' {network[1]}' if network else ''}: {last_line(error)}"
+        ) from error
