@@ -88,10 +88,11 @@ def _traced(name: str, network: nn.Module, inputs: Tensor, labels: Tensor | None
         with torch.no_grad():
             output = apply(trial, inputs, labels)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        given = " × ".join(map(str, inputs.shape)) + (" with labels" if labels is not None else "")
+        given, hint = " × ".join(map(str, inputs.shape)), ""
+        if labels is not None and isinstance(error, TypeError):
+            given, hint = f"{given} with labels", "; does it need architecture.conditional=false?"
         raise UserError(
-            f"architecture.{name}: {type(network).__name__} cannot take a batch of shape {given}: {error}"
-            + ("; does it need architecture.conditional=false?" if isinstance(error, TypeError) else "")
+            f"architecture.{name}: {type(network).__name__} cannot take a batch of shape {given}: {error}{hint}"
         ) from error
     if not isinstance(output, Tensor):
         raise UserError(f"architecture.{name}: returned {type(output).__name__}, a tensor is needed")
