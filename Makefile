@@ -32,7 +32,7 @@ check: setup  ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## measure speed and start-up, ten minutes with nothing else running: make bench ARGS="starting pattern"
+bench: setup  ## measure speed and start-up, five to ten minutes with nothing else running: make bench ARGS="starting pattern"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks $(ARGS)
 
 format: setup  ## format the code and mend what lint can
