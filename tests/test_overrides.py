@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from gan_runner.config import composition
 from gan_runner.errors import UserError
-from gan_runner.overrides import TEXT_KEYS, as_typed, in_hydra_grammar, override
+from gan_runner.overrides import TEXT_KEYS, as_typed, command, in_hydra_grammar, override
 from gan_runner.runs.directory import read_run
 from tests.conftest import tree
 from tests.training import TINY, write_images
@@ -177,6 +177,23 @@ def test_what_is_printed_can_be_pasted_into_a_shell(typed, environment, name):
     assert (forked.status, forked.out.splitlines()[-1]) == (0, "forked")
 
 
+def test_a_command_is_named_so_that_this_installation_is_found(tmp_path, monkeypatch):
+    scripts = tmp_path / "a project/.venv/bin"
+    scripts.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(scripts / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert command("train") == f"'{scripts}/python' -m gan_runner.train"  # as in a checkout that is not installed
+    (scripts / "gan-train").touch(mode=0o755)
+    assert command("train") == "'a project/.venv/bin/gan-train'"
+    monkeypatch.chdir(tmp_path / "a project")
+    assert command("train") == ".venv/bin/gan-train"
+    monkeypatch.chdir("/usr")
+    assert command("train") == f"'{scripts}/gan-train'"
+    monkeypatch.setenv("PATH", f"/usr/bin:{scripts}")
+    assert command("train") == "gan-train"
+
+
 @pytest.mark.parametrize("name", ["lr=0.1", "it's (1), [x] ${seed}"])
 def test_the_printed_command_goes_on(gan_train, tmp_path, environment, name):
     ended = gan_train(
@@ -186,11 +203,9 @@ def test_the_printed_command_goes_on(gan_train, tmp_path, environment, name):
         preexec_fn=term_after_a_while,
     )
     assert ended.returncode == 75, ended.stderr
-    command = next(line for line in ended.stdout.splitlines() if line.startswith("go on with: "))[len("go on with: ") :]
-    program, _, rest = command.partition(" -m ")
-    assert program == "python"
+    printed = next(line for line in ended.stdout.splitlines() if line.startswith("go on with: "))[len("go on with: ") :]
     refused = subprocess.run(
-        ["bash", "-c", f"{shlex.quote(sys.executable)} -m {rest} trainer.steps=1"],
+        ["bash", "-c", f"{printed} trainer.steps=1"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -309,7 +309,7 @@ def test_an_optimizer_that_cannot_be_compiled_is_named(tmp_path, capsys):
 
 def test_batch_norm_over_a_single_sample_is_refused_before_anything_is_written(tmp_path, capsys):
     assert train(tmp_path / "run", *OVERRIDES, "trainer.batch_size=1") == Status.REFUSED
-    assert "error: architecture.generator: cannot take a batch of shape 1 × 8" in capsys.readouterr().err
+    assert "error: architecture.generator: MLPGenerator cannot take a batch of shape 1 × 8" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
