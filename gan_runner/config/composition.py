@@ -247,7 +247,7 @@ def compose(overrides: Sequence[str], config_name: str, config_dir: str | None =
 
 
 def _refuse_lists(overrides: Sequence[str], loader: Hydra) -> None:
-    """UserError for a list of choices where a group takes one, the last of them, or of which one stands there twice."""
+    """UserError for a list of choices of a group that takes one, and for a list with one choice twice."""
     for override in parse(overrides):
         group, chosen = override.key_or_group, override.value()
         if not isinstance(chosen, list) or group not in loader.config_loader.list_groups(""):

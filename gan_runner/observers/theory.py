@@ -48,9 +48,9 @@ def compare(
 ) -> tuple[float, pictures.Picture]:
     """How far the discriminator is from the best one, and a picture of all of them.
 
-    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed. Under a
-    loss of which this is not true (None), the gap is nan, and D* is not drawn. `made` (N, 1) are generated samples,
-    whose histogram stands for p_g. The gap is the largest |D - D*| where p_data + p_g is at least 1 % of its peak.
+    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed. With None,
+    for a loss that has another best D, the gap is nan and D* is not drawn. p_g is the histogram of `made` (N, 1), the
+    generated samples. The gap is the largest |D - D*|; places where p_data + p_g is below 1 % of its peak do not count.
     """
     numbers, reach = made.flatten(), 6 * dataset.std
     lowest, highest = numbers.quantile(torch.tensor([0.001, 0.999])).tolist()  # a stray one is not to blur the others
