@@ -48,9 +48,10 @@ def compare(
 ) -> tuple[float, pictures.Picture]:
     """How far the discriminator is from the best one, and a picture of all of them.
 
-    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed. With None,
-    for a loss that has another best D, the gap is nan and D* is not drawn. p_g is the histogram of `made` (N, 1), the
-    generated samples. The gap is the largest |D - D*|; places where p_data + p_g is below 1 % of its peak do not count.
+    The best is D* = p_data / (p_data + p_g), times `real_target`, which is below 1 where labels are smoothed. If it is
+    None, because the loss has another best D, the gap is nan and D* is not drawn. p_g is the histogram of `made`
+    (N, 1), the generated samples. The gap is the largest |D - D*|, but for places where p_data + p_g is below 1 % of
+    its peak.
     """
     numbers, reach = made.flatten(), 6 * dataset.std
     lowest, highest = numbers.quantile(torch.tensor([0.001, 0.999])).tolist()  # a stray one is not to blur the others
